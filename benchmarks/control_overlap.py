@@ -24,11 +24,11 @@ from torch import Tensor
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.data.images.canny import canny_map, edges
 from tinyflux_pl.data.images.edge_overlap import edge_overlap
-from tinyflux_pl.data.images.resize_rules import as_images
+from tinyflux_pl.data.images.resize_rules import image_tensor
 from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.sampling.grid import Grid
-from tinyflux_pl.sampling.images import SamplePictures, words_only
+from tinyflux_pl.sampling.images import SamplePictures, text_only
 from tinyflux_pl.sampling.picture import to_picture
 
 COUNT, SIDE, STEPS = 64, 32, 12
@@ -44,9 +44,11 @@ def pictures() -> list[tuple[np.ndarray, str]]:
 @torch.no_grad()
 def drawn(pipeline: Pipeline, captions: list[str], maps: list[np.ndarray] | None) -> list:
     """A picture of each caption, after its map where there are maps."""
-    condition = words_only
+    condition = text_only
     if maps is not None:
-        encoded = pipeline.sampler.codec.encode(torch.cat([as_images(pixels) for pixels in maps]))
+        encoded = pipeline.sampler.codec.encode(
+            torch.cat([image_tensor(pixels) for pixels in maps])
+        )
         condition = SamplePictures(_batch(encoded))
     pipeline.sampler.condition_fn = condition
     images = pipeline.sampler.images(pipeline.denoiser, captions, seed=1)

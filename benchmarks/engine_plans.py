@@ -48,7 +48,9 @@ def row(words: Sequence[str], plan: GenerationPlan) -> str:
     """A line of the table."""
     from tinyflux_pl.engine.memory_plan import size
 
-    turns = [f"{n} of {plan.blocks[part]} of {part}" for part, n in plan.placement.turns.items()]
+    turns = [
+        f"{n} of {plan.blocks[part]} of {part}" for part, n in plan.placement.blocks_in_turn.items()
+    ]
     cells = [", ".join([words[0], *(f"`{word}`" for word in words[1:])]), str(plan.placement)]
     cells.append(", ".join(turns) or "none")
     for stage in plan.memory.stages:

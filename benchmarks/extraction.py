@@ -99,7 +99,7 @@ def attention_bytes(rows: int = original.SOL_BATCH) -> tuple[int, int]:
         batch = inputs(rows, 64, 768)
     recorder = StatisticsAttention(grids_of(64, 64))
     layer = SimpleNamespace(scale=query.shape[-1] ** -0.5)
-    ours = activations(lambda: recorder.see(layer, query, query))
+    ours = activations(lambda: recorder.observe(layer, query, query))
     kept = activations(lambda: original.sol(denoiser, *batch))
     return ours, kept - activations(lambda: denoiser(*batch))
 

@@ -215,7 +215,7 @@ def teacher(name: str, seconds: float, precision: str) -> tuple[float, float]:
     from tinyflux_pl.experts.lune_features import LuneFeatures
     from tinyflux_pl.experts.sol_attention import SolAttention
     from tinyflux_pl.experts.teacher import embedded
-    from tinyflux_pl.extraction.lanes import side_by_side
+    from tinyflux_pl.extraction.parallel_blocks import run_parallel
 
     kind, told = {"lune": LuneFeatures, "sol": SolAttention}[name], embedded(name)
     first = kind(told, LinearPath(), max_batch=80)
@@ -229,6 +229,6 @@ def teacher(name: str, seconds: float, precision: str) -> tuple[float, float]:
             worker.extract(latents, text, range(start, start + 8))
 
     def all_of(workers: list[LuneFeatures | SolAttention]) -> Callable[[], None]:
-        return lambda: list(side_by_side(workers, work, range(0, IMAGES, 8))) and None
+        return lambda: list(run_parallel(workers, work, range(0, IMAGES, 8))) and None
 
     return rounds(all_of(workers), all_of(workers[:1]), seconds)

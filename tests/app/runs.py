@@ -59,7 +59,9 @@ def configuration(task: str, root: Path, *overrides: str) -> dict[str, Any]:
     other_data = any(line.startswith("data=") for line in overrides)
     fast = ["debug=fast", "data.limit=null"]  # caches have the names of those of all pictures
     small = [] if task == "generate" else [*fast, *(() if other_data else SHAPES)]
-    overrides_list = from_image.line([*small, f"paths.root='{root}'", *overrides])
+    overrides_list = from_image.with_recorded_overrides(
+        [*small, f"paths.root='{root}'", *overrides]
+    )
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(task, overrides=overrides_list)
     slow = ("preflight", "report") if task == "train" else ()

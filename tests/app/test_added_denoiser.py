@@ -23,7 +23,7 @@ MODULE = "tinyflux_pl.denoisers.mixer"
 
 @pytest.fixture(scope="module")
 def package_with_mixer(tmp_path_factory):
-    """The page's file, in a folder that belongs to the room of denoisers."""
+    """The page's file, in a folder that belongs to the package of denoisers."""
     folder = tmp_path_factory.mktemp("denoisers")
     (folder / "mixer.py").write_text(EXAMPLES["tinyflux_pl/denoisers/mixer.py"])
     denoisers.__path__.append(str(folder))

@@ -99,7 +99,7 @@ def test_a_truncated_checkpoint_is_skipped_for_the_previous_one(trained, tmp_pat
 
 
 @contextmanager
-def room_for(size):
+def space_for(size):
     """No file may grow beyond `size` bytes: the kernel refuses the write, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -112,7 +112,7 @@ def room_for(size):
 def test_a_full_disk_leaves_the_old_cache_intact(tmp_path):
     run("extract", tmp_path, *SMALLEST)
     before = shards(tmp_path / "cache")
-    with refused(errors.DiskFull), room_for(20_000):
+    with refused(errors.DiskFull), space_for(20_000):
         run("extract", tmp_path, *SMALLEST, "codec.fold=4", "rebuild=true")
     after = shards(tmp_path / "cache")
     assert {p: c for p, c in after.items() if p in before} == before
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_the_checkpoints_intact(trained, tmp_path, file):
     assert file == "model.safetensors" or sizes["model.safetensors"] < size, (
         "the state is what does not fit"
     )
-    with refused(errors.DiskFull), room_for(size):
+    with refused(errors.DiskFull), space_for(size):
         run(
             "train",
             root,

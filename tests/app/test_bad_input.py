@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.app.runs import CONF, SMALLEST, photographs, run
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app.cli.command_line import prepare
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.config.quoting import quoted
 from tinyflux_pl.core import errors
 
@@ -147,7 +147,7 @@ def obeyed(error, root):
         os.path.abspath(interpreter) == os.path.abspath(sys.executable) and script == "extract.py"
     )
     assert any(str(root) in word for word in line) and line[-1] == "rebuild=true"
-    overrides = prepare(line, CONF, "extract")
+    overrides = check_line(line, CONF, "extract").arguments
     with initialize_config_dir(str(CONF), version_base=None):
         config = OmegaConf.to_container(compose("extract", overrides=overrides), resolve=True)
     recipes.extract(config)

@@ -18,8 +18,10 @@ def planned(root, model, budget, *more):
 def test_every_family_fits_twelve_gibibytes(model, tmp_path):
     plan = planned(tmp_path, model, "12GiB")
     assert fits(plan.memory, parsed_bytes("12GiB")) and plan.placement.text == "device"
-    assert "every stage fits 12.00 GiB" in staging.verdict(plan)
-    for line, (part, count) in zip(staging.turns(plan), plan.placement.turns.items(), strict=True):
+    assert "every stage fits 12.00 GiB" in staging.placement_line(plan)
+    for line, (part, count) in zip(
+        staging.offload_lines(plan), plan.placement.blocks_in_turn.items(), strict=True
+    ):
         assert line.startswith(f"{part}: {count} of {plan.blocks[part]} blocks in turn: ")
         assert len(line.rpartition(": ")[2].split()) == count
 
@@ -42,8 +44,10 @@ def test_flux1_dev_fits_with_few_blocks_in_turn(budget, precision, most, tmp_pat
 
 def test_a_budget_that_is_too_small_names_the_stages(tmp_path):
     plan = planned(tmp_path, "sdxl", "2GiB")
-    assert staging.verdict(plan).startswith("placement: sequential; does not fit 2.00 GiB: ")
-    assert "denoise needs" in staging.verdict(plan) and "decode needs" in staging.verdict(plan)
+    assert staging.placement_line(plan).startswith("placement: sequential; does not fit 2.00 GiB: ")
+    assert "denoise needs" in staging.placement_line(
+        plan
+    ) and "decode needs" in staging.placement_line(plan)
 
 
 def test_a_control_branch_refuses_blocks_in_turn(tmp_path):

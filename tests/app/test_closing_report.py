@@ -36,12 +36,12 @@ def test_software_versions_of_the_run_are_recorded(finished):
 
 def test_a_report_that_cannot_be_written_is_one_log_line(tmp_path, monkeypatch, capsys):
     def full(folder, attention):
-        raise DiskFull("no room to write report.html", where=str(folder))
+        raise DiskFull("no space to write report.html", where=str(folder))
 
     monkeypatch.setattr("tinyflux_pl.report.write.write_run_report", full)
     run("train", tmp_path, *QUICK, "experts=none", "report=true")
     printed = capsys.readouterr().out
-    assert printed.count("no report was written: DiskFull: no room to write report.html\n") == 1
+    assert printed.count("no report was written: DiskFull: no space to write report.html\n") == 1
     assert (tmp_path / "outputs" / "one" / "results.json").is_file()
 
 

@@ -95,7 +95,7 @@ def test_every_fault_is_named_with_the_command_that_repairs_it(root, examined):
     (root / "cache" / "folder" / "validation" / "encodings" / "shard_00000.json").unlink()
     code, output, states = examined(root)
     assert code == 1 and "3 places, 3 not whole" in output
-    assert "encodings/group.json: group.json is not what was written" in states["train"]
+    assert "encodings/group.json: group.json changed after it was written" in states["train"]
     assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in output
     assert "model.safetensors" in states["step_0000001"]
     assert states["validation"] == "unfinished: 1 shard to be made"

@@ -36,21 +36,21 @@ def test_embedded_teachers_are_discouraged_for_unfamiliar_data(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     root = f"data.root='{photos}'"
-    (line,) = expectations.of_teachers(
+    (line,) = expectations.teacher_notes(
         settings("train", tmp_path, *PHOTOS, root, "experts=lune_sol")
     )
     assert "lune, sol" in line and "shapes, scenes, digits" in line and "experts=none" in line
-    assert expectations.of_teachers(settings("train", tmp_path, *PHOTOS, root)) == []
+    assert expectations.teacher_notes(settings("train", tmp_path, *PHOTOS, root)) == []
     for data in ("shapes", "scenes", "digits", "mixture"):
         drawn = settings("train", tmp_path, f"data={data}", "experts=lune_sol")
-        assert expectations.of_teachers(drawn) == [], data
+        assert expectations.teacher_notes(drawn) == [], data
     earlier = "data.sources.shapes.train._target_=tinyflux_pl.data.shapes.Shapes"
-    assert expectations.of_teachers(settings("train", tmp_path, earlier, "experts=lune")) == []
+    assert expectations.teacher_notes(settings("train", tmp_path, earlier, "experts=lune")) == []
     halves = settings("train", tmp_path, "data=digit_halves", "experts=lune")
-    assert len(expectations.of_teachers(halves)) == 1, "sequences are no pictures"
+    assert len(expectations.teacher_notes(halves)) == 1, "sequences are no pictures"
     unstated = settings("train", tmp_path, *PHOTOS, root, "experts=lune")
     del unstated.teacher.node("lune")["folder"]  # as a teacher's YAML of one's own may leave it out
-    assert len(expectations.of_teachers(unstated)) == 1
+    assert len(expectations.teacher_notes(unstated)) == 1
 
 
 def test_runs_on_synthetic_data_print_no_expectations(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Before it encodes, extract.py says what it will cache, and refuses a disk without room."""
+"""Before it encodes, extract.py says what it will cache, and refuses a disk without space."""
 
 import re
 
@@ -33,7 +33,7 @@ def test_extraction_says_its_samples_and_bytes_before_and_nothing_when_complete(
 
 
 def test_a_disk_without_room_is_refused_before_a_store_is_begun(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_needs, "room", lambda folder: (10_000, None))
+    monkeypatch.setattr(disk_needs, "free_space", lambda folder: (10_000, None))
     with pytest.raises(DiskFull, match="the run will write"):
         run("extract", tmp_path, *LINE)
     assert not list(tmp_path.rglob("shard_*"))

@@ -92,7 +92,9 @@ def test_as_many_pictures_are_drawn_as_the_limit_leaves(tmp_path, monkeypatch, s
 
     def folder(*words):
         lines = (*SMALLEST, *DRAWN[source], *words)
-        parts = drawn_pictures.ready(Parts.from_config(settings("train", tmp_path, *lines)))
+        parts = drawn_pictures.with_picture_folders(
+            Parts.from_config(settings("train", tmp_path, *lines))
+        )
         node = parts.config.data.sources[source].train
         assert node["count"] == len(prompts_of_set[-1])
         return node["root"]

@@ -178,7 +178,7 @@ def test_the_base_of_an_adapter_is_in_memory_once_and_teaches_as_its_copy_would(
 
     shared = taught()
     assert network.training and parts.online_teacher.read is not None  # its weights are unread
-    monkeypatch.setattr(online_teacher, "base_that_teaches", lambda parts: None)
+    monkeypatch.setattr(online_teacher, "shared_teacher_base", lambda parts: None)
     separate = taught()
     assert parts.online_teacher.read is None
     assert shared.used.sum() > 1 and shared.velocity.any()
@@ -203,5 +203,6 @@ def test_a_packed_base_and_other_weights_are_another_network_than_the_teacher(
 ):
     parts, _ = taught_adapter(root, trained, *words, step=step)
     assert (
-        online_teacher.base_that_teaches(parts) is None and online_teacher.resident_bytes(parts) > 0
+        online_teacher.shared_teacher_base(parts) is None
+        and online_teacher.resident_bytes(parts) > 0
     )

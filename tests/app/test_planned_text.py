@@ -21,7 +21,7 @@ from tinyflux_pl.engine.placement import Needs, chosen, planned
 def small(model):
     """The encoder of a release in small, with random weights."""
     config = settings("generate", Path("none"), f"model={model}")
-    return build(inference_memory.weightless(config).text, "text").simulated(0)
+    return build(inference_memory.without_unneeded_weights(config).text, "text").simulated(0)
 
 
 def request(tmp_path, model, *overrides):

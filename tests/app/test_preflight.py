@@ -65,7 +65,7 @@ def test_preflight_of_a_resumed_run_counts_remaining_steps(root, capsys):
 def test_preflight_false_is_silent_but_still_checks(root, capsys, monkeypatch):
     run("train", root, *SMALL, "run=quiet", "steps=1", "preflight=false")
     assert "predicted" not in printed(capsys)
-    monkeypatch.setattr(disk_needs, "room", lambda _: (1000, None))
+    monkeypatch.setattr(disk_needs, "free_space", lambda _: (1000, None))
     with pytest.raises(errors.DiskFull):
         run("train", root, *SMALL, "run=full", "steps=1", "preflight=false")
 
@@ -188,8 +188,8 @@ def test_a_dataset_survey_is_stored_with_the_cache_of_its_records(root, monkeypa
     records, _ = dataset_survey.records_of(config["data"]["sources"]["shapes"])
     text = Parts.from_config(settings("train", root, *SMALL)).text
 
-    def survey(of, frame, read_by=text):
-        return dataset_survey.survey("shapes", "train", of["train"], frame, cache, read_by)
+    def survey(of, frame, encoder=text):
+        return dataset_survey.survey("shapes", "train", of["train"], frame, cache, encoder)
 
     stored_survey = survey(records, (32, 32))
     assert stored_survey.stored and stored_survey.audit.total == 48

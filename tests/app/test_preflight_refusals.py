@@ -31,7 +31,7 @@ def root(tmp_path_factory):
 
 
 def test_insufficient_disk_space_is_refused_before_extraction(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_needs, "room", lambda _: (300_000, None))
+    monkeypatch.setattr(disk_needs, "free_space", lambda _: (300_000, None))
     with pytest.raises(errors.DiskFull) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
     assert (
@@ -43,11 +43,11 @@ def test_insufficient_disk_space_is_refused_before_extraction(tmp_path, monkeypa
 
 
 def test_insufficient_inodes_are_refused(tmp_path, monkeypatch):
-    assert disk_needs.room(tmp_path)[0] > 2**20
-    monkeypatch.setattr(disk_needs, "room", lambda _: (2**40, 3))
+    assert disk_needs.free_space(tmp_path)[0] > 2**20
+    monkeypatch.setattr(disk_needs, "free_space", lambda _: (2**40, 3))
     with pytest.raises(errors.DiskFull) as caught:
         run("train", tmp_path, *SMALL, "run=x", "preflight=true")
-    assert "room for 3 more" in caught.value.what
+    assert "space for 3 more" in caught.value.what
 
 
 def test_predicted_disk_use_equals_the_bytes_written(root):

@@ -79,7 +79,7 @@ def test_a_rebuild_copies_no_damaged_shard(root, table, capsys, damaged):
     }.get(damaged, {})
     new_rows = dict.fromkeys(new_rows, 4) if damaged == "keys.bin" else new_rows
     assert table[-1].train.new_rows == new_rows
-    assert "nothing is kept of" in capsys.readouterr().out
+    assert "nothing can be reused of" in capsys.readouterr().out
     fresh = caching.copied(root, root.with_name("fresh"), caches=False)
     caching.extract(fresh, pretrained=False)
     assert caching.content(root) == caching.content(fresh)

@@ -61,8 +61,10 @@ def test_a_replay_reproduces_the_failure_and_names_samples_and_module(root, pois
     assert (
         "the micro-batches are those that failed" in printed and "the weights are those" in printed
     )
-    ours = [i for i in content["sample_ids"] if i in bad]
-    assert ours and all(f"not finite in the batch: latents of sample {i}" in printed for i in ours)
+    actual = [i for i in content["sample_ids"] if i in bad]
+    assert actual and all(
+        f"not finite in the batch: latents of sample {i}" in printed for i in actual
+    )
     assert "first output that is not finite: net.img_in" in printed
     assert {"flow", "lune"} <= set(printed.split())
     by_sample = printed.split("loss by sample")[1].split("norm of the gradient")[0]

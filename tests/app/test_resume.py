@@ -35,7 +35,7 @@ def command(config):
 
 
 def continued_by(config):
-    return resume.continued_by(schema.read(config, "train"))
+    return resume.interruption_explained(schema.read(config, "train"))
 
 
 OTHER_DIVISION = {
@@ -79,9 +79,9 @@ def test_resume_auto_requires_a_run_name(config):
 
 
 def test_a_run_with_only_broken_checkpoints_is_refused(config, tmp_path):
-    torn = tmp_path / "checkpoints" / "step_0000010"
-    torn.mkdir(parents=True)
-    (torn / "manifest.json").write_text("{")
+    damaged = tmp_path / "checkpoints" / "step_0000010"
+    damaged.mkdir(parents=True)
+    (damaged / "manifest.json").write_text("{")
     with pytest.raises(CorruptCheckpoint, match="no checkpoint of the run is valid"):
         checkpoint_of({**config, "resume": "auto", "run_dir": str(tmp_path)})
 

@@ -22,7 +22,7 @@ def test_cache_choices_are_the_overrides_that_change_a_cache_and_the_flags():
         "flags": ["--config-dir", "'my conf'"],
         "overrides": [*WORDS, "steps=3", "optimizer.lr=1", "run=x"],
     }
-    assert run_choices.words(config["flags"], config["overrides"]) == [
+    assert run_choices.choice_words(config["flags"], config["overrides"]) == [
         "--config-dir",
         "'my conf'",
         *WORDS,
@@ -31,13 +31,13 @@ def test_cache_choices_are_the_overrides_that_change_a_cache_and_the_flags():
 
 def test_cache_choices_include_release_and_search_path():
     words = ["release.weights=x", "hydra.searchpath=[file:///conf]"]
-    assert run_choices.words([], [*words, "hydra.verbose=true"]) == words
+    assert run_choices.choice_words([], [*words, "hydra.verbose=true"]) == words
 
 
 def test_cache_choices_include_a_method_that_chooses_data():
     words = ["method=controlnet", "method=dreambooth", "method=dreambooth_full"]
     unread = ["method=lora", "method=full", "method=none_such", "method.rank=4"]
-    assert run_choices.words([], [*words, *unread]) == words
+    assert run_choices.choice_words([], [*words, *unread]) == words
 
 
 def test_extraction_reads_a_method_that_chooses_data(tmp_path):
@@ -70,7 +70,7 @@ def store(tmp_path):
 
 
 def cure_of(action):
-    with interpreter.choosing(WORDS), pytest.raises(TinyFluxError) as caught:
+    with interpreter.repeating_choices(WORDS), pytest.raises(TinyFluxError) as caught:
         action()
     return caught.value.cure
 

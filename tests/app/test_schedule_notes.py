@@ -12,7 +12,7 @@ from tinyflux_pl.app.preflight import expectations
     ("warmup", "steps", "noted"), [(100, 60, True), (60, 60, True), (59, 60, False), (0, 1, False)]
 )
 def test_a_warmup_longer_than_the_run_is_noted(warmup, steps, noted):
-    notes = expectations.of_schedule(
+    notes = expectations.schedule_notes(
         SimpleNamespace(steps=steps, schedule={"warmup_steps": warmup})
     )
     assert bool(notes) is noted

@@ -27,7 +27,7 @@ def draw(tmp_path, name, *overrides):
 
 
 def pictures(tmp_path):
-    """A photograph and the mask of a hole in it."""
+    """A photograph and a mask of a part of it."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     mask = np.zeros((64, 64), np.uint8)
     mask[16:48, 16:48] = 255
@@ -37,7 +37,7 @@ def pictures(tmp_path):
 
 
 def task_of(name, tmp_path):
-    """The pictures that a family is shown: Fill needs a hole, Kontext a reference."""
+    """The pictures that a family is shown: Fill needs a masked picture, Kontext a reference."""
     photo, mask = pictures(tmp_path)
     if name == "flux1_fill":
         return (f"image='{photo}'", f"mask='{mask}'", "height=64", "width=64")

@@ -20,16 +20,16 @@ def test_an_experiment_s_release_is_written_once_and_read_strictly(name, tmp_pat
     pytest.importorskip("skimage")
     data = f"data={EXPERIMENTS[name]}"
     config = settings("train", tmp_path, f"experiment={name}", data, *SMALL)
-    followed = small_release.followed(config)
-    release = followed.model["weights"]
+    with_release = small_release.with_small_release(config)
+    release = with_release.model["weights"]
     cache = tmp_path / "cache"
     written = (*cache.rglob("*.safetensors"), *cache.rglob("*.png"))
     files = {file: file.stat().st_mtime_ns for file in written}
-    assert small_release.followed(config).model == followed.model
+    assert small_release.with_small_release(config).model == with_release.model
     assert all(file.stat().st_mtime_ns == time for file, time in files.items())
-    root = next(iter(followed.data.sources.values())).train["root"]
+    root = next(iter(with_release.data.sources.values())).train["root"]
     assert len(list(cache.rglob("*.png"))) >= 4 and root
-    parts = Parts.from_config(followed)
+    parts = Parts.from_config(with_release)
     parts.check()
     network = parts.student()
     assert str(network.weight_files[0]).startswith(release)
@@ -43,7 +43,7 @@ def test_a_small_language_model_is_read_at_the_layers_that_it_has(name, tmp_path
     pytest.importorskip("skimage")
     words = (f"model={name}", "method=lora", "data=folder", f"data.root='{tmp_path / 'photos'}'")
     config = settings("train", tmp_path, *words, *SMALL)
-    text = Parts.from_config(small_release.followed(config)).text
+    text = Parts.from_config(small_release.with_small_release(config)).text
     assert text.encode(["a photo of a cat"]).tokens.isfinite().all()
 
 

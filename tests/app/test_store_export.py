@@ -103,9 +103,9 @@ def test_a_damaged_store_is_not_exported(pictures, tmp_path):
 def test_several_stores_an_existing_folder_and_no_doctor_are_refused(pictures, tmp_path):
     with pytest.raises(ConfigError, match="2 caches lie below"):
         export_of(tmp_path, pictures.parent, tmp_path / "exported")
-    with pytest.raises(DataError, match="something already"):
+    with pytest.raises(DataError, match="exists already"):
         export_of(tmp_path, pictures, tmp_path)
-    with pytest.raises(ConfigError, match="read with doctor= alone"):
+    with pytest.raises(ConfigError, match="works with doctor= only"):
         run("extract", tmp_path, "export_pt=exported")
 
 

@@ -13,11 +13,11 @@ from tests.data.records.test_image_pairs import mask, picture
 SIDE = (32, 32)
 
 
-def pairs(root, hole):
+def pairs(root, with_mask):
     for i in range(6):
         picture(root / f"p{i}_target.png", i, SIDE)
         (root / f"p{i}_caption.txt").write_text("a red circle")
-        if hole:
+        if with_mask:
             mask(root / f"p{i}_mask.png", (2, 2, 19, 19), SIDE)
         else:
             picture(root / f"p{i}_ref.png", 30 + i, SIDE)

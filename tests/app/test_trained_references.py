@@ -189,7 +189,7 @@ def test_a_network_has_seen_what_any_of_its_runs_has(one, other, both):
 
 
 def test_an_input_for_holes_that_no_release_has_trained_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(release_settings, "followed", lambda config: config)
+    monkeypatch.setattr(release_settings, "with_release_settings", lambda config: config)
     words = ("model=flux2_dev", f"model.weights='{tmp_path}'", "model.inpaint=true", "prompt=x")
-    with pytest.raises(ConfigError, match="input for holes"):
+    with pytest.raises(ConfigError, match="inpainting input"):
         pipeline(settings("generate", tmp_path, *words, "image=a.png", "mask=b.png"))

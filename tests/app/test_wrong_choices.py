@@ -4,7 +4,7 @@ import pytest
 
 from tests.app.runs import CONF, SMALLEST, run
 from tests.app.test_bad_input import refused
-from tinyflux_pl.app.cli.command_line import prepare
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.core import errors
 
 
@@ -28,7 +28,7 @@ def test_an_unknown_choice_is_refused_with_the_nearest(line, near):
         else []
     )
     with refused(errors.ConfigError) as caught:
-        prepare([*required, line], CONF, "train")
+        check_line([*required, line], CONF, "train")
     assert near in caught.value.cure
 
 

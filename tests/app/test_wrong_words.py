@@ -3,14 +3,14 @@
 import pytest
 
 from tests.app.runs import CONF
-from tinyflux_pl.app.cli.check_line import prepare
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.config import signatures, unused_keys
 from tinyflux_pl.core.errors import ConfigError
 
 
 def refused(script, *line):
     with pytest.raises(ConfigError) as caught:
-        prepare(list(line), CONF, script)
+        check_line(list(line), CONF, script)
     assert len(str(caught.value).splitlines()) == 3
     return caught.value
 
@@ -81,7 +81,7 @@ def test_a_user_key_referenced_by_interpolation_is_accepted(tmp_path):
         "# @package _global_\nwide: 64\ndata: {side: 32, image_size: '${.side}'}\nmodel: "
         "{hidden_size: '${wide}'}\n"
     )
-    assert prepare(["--config-dir", str(tmp_path), "experiment=wide"], CONF, "train")
+    assert check_line(["--config-dir", str(tmp_path), "experiment=wide"], CONF, "train").arguments
     (tmp_path / "experiment" / "slip.yaml").write_text("# @package _global_\nstesp: 64\n")
     assert (
         "nothing reads stesp"

@@ -16,8 +16,8 @@ def small():
 def test_both_pipelines_draw_the_same_picture_from_the_same_weights(tmp_path):
     subject = flux1(tmp_path)
     for scale in (1.0, 3.0):
-        ours = (subject.ours(subject.settings(2, scale=scale)).clamp(-1, 1) + 1) / 2
-        torch.testing.assert_close(ours, subject.theirs(2, scale), atol=2e-4, rtol=0)
+        actual = (subject.ours(subject.settings(2, scale=scale)).clamp(-1, 1) + 1) / 2
+        torch.testing.assert_close(actual, subject.theirs(2, scale), atol=2e-4, rtol=0)
 
 
 def test_a_row_holds_ratio_bytes_and_psnr(small):

@@ -19,8 +19,8 @@ def network():
 def test_both_ways_give_equal_features_and_statistics(network):
     batch = inputs(2, 16, 16)
     torch.testing.assert_close(mid_block_mean(network, *batch), original.lune(network, *batch))
-    ours = summarise(capture_layers(network, *batch), 8, literal=True)
-    for actual, expected in zip(ours, original.sol(network, *batch), strict=True):
+    result = summarise(capture_layers(network, *batch), 8, literal=True)
+    for actual, expected in zip(result, original.sol(network, *batch), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -33,5 +33,5 @@ def test_the_attention_of_the_peer_leaves_no_trace_in_the_network(network):
 
 
 def test_statistics_of_one_layer_need_a_twentieth_of_all_attention_maps():
-    ours, peer = attention_bytes(rows=1)
-    assert 0 < 20 * ours < peer
+    result, peer = attention_bytes(rows=1)
+    assert 0 < 20 * result < peer

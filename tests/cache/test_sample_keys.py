@@ -33,7 +33,7 @@ RECORD = Record(
         {"caption": "a circle "},
         {"mask": np.zeros((4, 6), np.float32)},
         {"mask": None},
-        {"hole": np.ones((4, 6), bool)},
+        {"inpaint_mask": np.ones((4, 6), bool)},
         {"references": (GREY + 1,)},
         {"references": (GREY, GREY)},
         {"attributes": {"target_ids": np.arange(1, 5)}},

@@ -35,9 +35,9 @@ def test_every_bit_flip_is_detected_by_reading_and_by_verification(tmp_path):
     assert len(names) == 2 + 2 * (1 + 2 * 3)
     for name in [*names, *(drawn.choice(names) for _ in range(90))]:
         original = name.read_bytes()
-        torn = bytearray(original)
-        torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
-        name.write_bytes(torn)
+        broken = bytearray(original)
+        broken[drawn.randrange(len(broken))] ^= 1 << drawn.randrange(8)
+        name.write_bytes(broken)
         with pytest.raises(CorruptStore) as caught:
             read_all(tmp_path)
         assert name.name.split(".")[0] in str(caught.value) and "repair=true" in caught.value.cure
@@ -109,11 +109,11 @@ def test_a_damaged_additional_file_is_detected_and_removed_alone(tmp_path):
 
 def test_a_foreign_file_in_place_of_shard_metadata_is_named_and_kept(tmp_path):
     written(tmp_path)
-    theirs = tmp_path / "lune" / "shard_00001.json"
-    theirs.write_text(json.dumps({"count": 2, "license": "mine"}))
-    assert verify.foreign_files(tmp_path) == [theirs]
+    expected = tmp_path / "lune" / "shard_00001.json"
+    expected.write_text(json.dumps({"count": 2, "license": "mine"}))
+    assert verify.foreign_files(tmp_path) == [expected]
     verify.repair(tmp_path)
-    assert json.loads(theirs.read_text())["license"] == "mine" and faults(tmp_path)
+    assert json.loads(expected.read_text())["license"] == "mine" and faults(tmp_path)
 
 
 def test_a_shard_copied_to_another_index_is_refused(tmp_path):
@@ -128,10 +128,10 @@ def test_a_shard_copied_to_another_index_is_refused(tmp_path):
 def test_each_shard_is_hashed_once_a_process(tmp_path, monkeypatch):
     written(tmp_path)
     store, calls = CacheStore.open(tmp_path), []
-    import tinyflux_pl.cache.shards as room
+    import tinyflux_pl.cache.shards as shards
 
-    real = room.hashlib.sha256
-    monkeypatch.setattr(room.hashlib, "sha256", lambda *a, **k: calls.append(1) or real(*a, **k))
+    real = shards.hashlib.sha256
+    monkeypatch.setattr(shards.hashlib, "sha256", lambda *a, **k: calls.append(1) or real(*a, **k))
     before_seals = len(calls)
     store.gather("latents", [0, 1, 6])
     once = len(calls) - before_seals

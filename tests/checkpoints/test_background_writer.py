@@ -33,7 +33,7 @@ def test_a_second_write_waits_for_the_first():
 
 @pytest.mark.parametrize("call", ["wait", "start"])
 def test_a_failure_is_raised_once_unchanged_by_the_next_call(call):
-    writer, failure, ran = BackgroundWriter(), DiskFull("no room"), []
+    writer, failure, ran = BackgroundWriter(), DiskFull("no space"), []
 
     def fail():
         raise failure

@@ -72,7 +72,7 @@ def test_a_failed_write_leaves_no_files(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(directory.torch, "save", fail)
-    with pytest.raises(Exception, match="no room to write step_2"):
+    with pytest.raises(Exception, match="no space to write step_2"):
         write(tmp_path / "step_2", 2)
     assert [p.name for p in tmp_path.iterdir()] == ["step_1"]
     assert directory.newest_valid(tmp_path)[0].step == 1
@@ -100,7 +100,7 @@ def test_a_truncated_manifest_is_rejected_by_name_and_older_checkpoints_load(tmp
         "e:",
         "f:",
     ]
-    with pytest.raises(CorruptCheckpoint, match=r"manifest\.json is missing, torn or altered"):
+    with pytest.raises(CorruptCheckpoint, match=r"manifest\.json is missing, truncated or altered"):
         directory.read(tmp_path / "b")
 
 

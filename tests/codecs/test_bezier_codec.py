@@ -91,7 +91,7 @@ def test_missing_foreign_and_altered_checkpoints_are_refused(run_folder, tmp_pat
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(CorruptCheckpoint, match="not what was written"):
+    with pytest.raises(CorruptCheckpoint, match="changed after it was written"):
         BezierCodec(str(run_folder)).encode(torch.zeros(1, 3, 4, 4))
 
 

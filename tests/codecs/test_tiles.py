@@ -75,17 +75,17 @@ def test_tiles_are_nearer_to_the_plain_result_than_those_of_diffusers(codecs, tm
     from diffusers import AutoencoderKL
 
     releases.flux1_vae(tmp_path)
-    theirs = AutoencoderKL.from_pretrained(tmp_path / "vae", low_cpu_mem_usage=False)
-    theirs.enable_tiling()
-    theirs.tile_sample_min_size, theirs.tile_latent_min_size = 128, 16
+    expected = AutoencoderKL.from_pretrained(tmp_path / "vae", low_cpu_mem_usage=False)
+    expected.enable_tiling()
+    expected.tile_sample_min_size, expected.tile_latent_min_size = 128, 16
     images = photograph(name)
     plain, tiled = codecs[None].encode(images), codecs[128].encode(images)
-    scale, shift = theirs.config.scaling_factor, theirs.config.shift_factor
-    other = (theirs.encode(images).latent_dist.mean - shift) * scale
+    scale, shift = expected.config.scaling_factor, expected.config.shift_factor
+    other = (expected.encode(images).latent_dist.mean - shift) * scale
     assert decibels(tiled, plain) > decibels(other, plain) + 3
     z = plain / plain.std()
     plain, tiled = codecs[None].decode(z), codecs[128].decode(z)
-    other = theirs.decode(z / scale + shift).sample
+    other = expected.decode(z / scale + shift).sample
     assert decibels(tiled, plain) > decibels(other, plain) + 3
 
 

@@ -118,7 +118,7 @@ def test_an_alias_is_checked_by_its_destination(monkeypatch):
     "closed", ["core.files:write_bytes", "cache.store:CacheStore", "app.run:train"]
 )
 def test_a_definition_of_a_closed_module_is_refused_wherever_imported(monkeypatch, closed):
-    """Under a name of an open room, as an import there would give it."""
+    """Under a name of an open package, as an import there would give it."""
     import importlib
 
     from tinyflux_pl.diffusion import paths

@@ -75,8 +75,8 @@ def test_plain_values_arrive_in_the_declared_type():
 
 
 def test_objects_are_injected_into_the_outermost():
-    thing = object()
-    assert build(node("Outer", rate=1.0), injected=thing).injected is thing
+    item = object()
+    assert build(node("Outer", rate=1.0), injected=item).injected is item
 
 
 def test_partial_makes_a_factory():

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.cli.test_command_line import refused
-from tinyflux_pl.app.cli.check_line import CONF, check_line, prepare
+from tinyflux_pl.app.cli.check_line import CONF, check_line
 from tinyflux_pl.core.errors import ConfigError
 
 ATTACKS = {
@@ -103,7 +103,7 @@ def test_default_launchers_are_accepted(conf, launcher):
         "joblib": "hydra.launcher.n_jobs=2",
         "submitit_slurm": "hydra.launcher.partition=gpu",
     }
-    prepare([f"hydra/launcher={launcher}", numbers.get(launcher, "steps=2")], conf, "train")
+    check_line([f"hydra/launcher={launcher}", numbers.get(launcher, "steps=2")], conf, "train")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from tests.app.runs import CONF
 from tests.app.test_bad_input import refused
-from tinyflux_pl.app.cli.command_line import prepare
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.core import errors
 
 
@@ -20,12 +20,12 @@ from tinyflux_pl.core import errors
 )
 def test_an_unlisted_parameter_is_refused_with_the_plus_syntax(required, line):
     with refused(errors.ConfigError) as caught:
-        prepare([*required, line], CONF, "train")
+        check_line([*required, line], CONF, "train")
     assert (
         f"+{line.partition('=')[0]}=..." in caught.value.cure
         and "did you mean" not in caught.value.cure
     )
-    prepare([*required, f"+{line}"], CONF, "train")
+    check_line([*required, f"+{line}"], CONF, "train")
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_an_unlisted_parameter_is_refused_with_the_plus_syntax(required, line):
     ["guidance.eta=0.2", "guidance.kind=apg", "optimizer.betas=[0.9,0.99]", "sampler.toward=data"],
 )
 def test_listed_parameters_are_set_without_a_plus(line):
-    prepare([line], CONF, "train")
+    check_line([line], CONF, "train")

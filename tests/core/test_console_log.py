@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from tinyflux_pl.app.cli.command_line import _called
+from tinyflux_pl.app.cli.command_line import _run_recipe
 from tinyflux_pl.core import progress
 
 
@@ -79,7 +79,7 @@ def recipe_with_a_bar(work):
             bar.refresh()
             work()
 
-    return lambda: _called(recipe, {"run_dir": "outputs"})
+    return lambda: _run_recipe(recipe, {"run_dir": "outputs"})
 
 
 @pytest.fixture

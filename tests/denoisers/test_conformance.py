@@ -97,11 +97,11 @@ def test_every_denoiser_meets_the_protocol_and_keeps_the_input_shape(denoiser):
 @torch.no_grad()
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(denoiser):
     x, t, cond = example(denoiser)
-    together = denoiser(x, t, cond).sample
+    joint = denoiser(x, t, cond).sample
     for i in range(len(x)):
         rows = slice(i, i + 1)
         alone = denoiser(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
-        torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(alone, joint[rows], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -128,7 +128,7 @@ def test_unreadable_conditioning_is_refused_instead_of_ignored(denoiser):
     with pytest.raises(SpecMismatch, match="no such port"):
         denoiser(x, t, replace(cond, ports={"nobody": x}))
     if not denoiser.inpaint_channels:
-        with pytest.raises(ConfigError, match="fills no holes"):
+        with pytest.raises(ConfigError, match="does not inpaint"):
             denoiser(x, t, replace(cond, inpaint=x))
     if denoiser.reads_references:
         with torch.no_grad():

@@ -97,11 +97,11 @@ def test_gradient_checkpointing_changes_no_gradient(controlled):
 @torch.no_grad()
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(controlled):
     model, x, t, cond = controlled
-    together = moved(model)(x, t, cond).sample
+    joint = moved(model)(x, t, cond).sample
     for i in range(len(x)):
         rows = slice(i, i + 1)
         alone = model(x[rows], t[rows], cond.rows(lambda part, rows=rows: part[rows])).sample
-        torch.testing.assert_close(alone, together[rows], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(alone, joint[rows], atol=2e-5, rtol=1e-4)
 
 
 def test_missing_and_unread_maps_are_refused(base, controlled):

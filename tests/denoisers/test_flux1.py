@@ -84,12 +84,12 @@ def test_references_join_the_sequence_with_their_ids_and_are_removed_from_the_ou
 @torch.no_grad()
 def test_an_inpaint_mask_is_concatenated_to_the_channels(x):
     model, cond = small("fill"), words()
-    hole = torch.randn(2, 16 + 64, 4, 6)
-    with_mask = Conditioning(cond.text, embedded_guidance=cond.embedded_guidance, inpaint=hole)
+    inpaint = torch.randn(2, 16 + 64, 4, 6)
+    with_mask = Conditioning(cond.text, embedded_guidance=cond.embedded_guidance, inpaint=inpaint)
     from diffusers import FluxFillPipeline as Fill
 
-    packed = Fill._pack_latents(hole[:, :16], 2, 16, 4, 6)
-    mask = Fill._pack_latents(hole[:, 16:], 2, 64, 4, 6)
+    packed = Fill._pack_latents(inpaint[:, :16], 2, 16, 4, 6)
+    mask = Fill._pack_latents(inpaint[:, 16:], 2, 64, 4, 6)
     assert packed.shape[-1] + mask.shape[-1] + 64 == 384
     out = releases_flux1.transformer("fill")(
         hidden_states=torch.cat([Fill._pack_latents(x, 2, 16, 4, 6), packed, mask], 2),
@@ -165,9 +165,9 @@ def test_parts_of_another_release_are_refused(make, says):
 
 def test_an_inpaint_mask_is_required_by_fill_and_refused_elsewhere(x):
     cond = words()
-    hole = Conditioning(cond.text, inpaint=torch.zeros(2, 80, 4, 6))
+    inpaint = Conditioning(cond.text, inpaint=torch.zeros(2, 80, 4, 6))
     for model, inputs, says in (
-        (small(), hole, "fills no holes"),
+        (small(), inpaint, "does not inpaint"),
         (small("fill"), cond, "was given none"),
         (small("fill"), Conditioning(cond.text, inpaint=torch.zeros(2, 17, 4, 6)), "17 channels"),
     ):

@@ -167,13 +167,15 @@ def test_a_single_file_in_the_original_layout_loads_strictly(family, prefix, dev
 def test_a_new_inpaint_input_leaves_the_output_unchanged_until_trained(dev):
     base = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), **BUILD)
     wide = flux2.build(LATENT, TEXT, PATH, weights=str(dev[0]), inpaint=True, **BUILD)
-    x, t, hole = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), drawn(2, 16 + 256, 2, 3, seed=5)
+    x, t, inpaint = drawn(2, 16, 2, 3), torch.tensor([0.9, 0.3]), drawn(2, 16 + 256, 2, 3, seed=5)
     assert torch.equal(
-        wide(x, t, conditioning(inpaint=hole)).sample, base(x, t, conditioning()).sample
+        wide(x, t, conditioning(inpaint=inpaint)).sample, base(x, t, conditioning()).sample
     )
     wide.inpaint_in.weight.normal_()
     assert not torch.allclose(
-        wide(x, t, conditioning(inpaint=hole)).sample, base(x, t, conditioning()).sample, atol=1e-3
+        wide(x, t, conditioning(inpaint=inpaint)).sample,
+        base(x, t, conditioning()).sample,
+        atol=1e-3,
     )
     again = build_denoiser(wide.name, wide.config_dict(), PATH)
     again.load_state_dict(wide.state_dict())

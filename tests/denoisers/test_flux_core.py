@@ -66,9 +66,9 @@ def test_the_denoiser_returns_the_output_of_its_network():
 
 @torch.no_grad()
 def test_network_time_follows_the_convention_of_the_path():
-    ours, theirs, (x, t, cond) = denoiser(), denoiser(LinearPath(noise_at=0)), make_inputs()
-    theirs.load_state_dict(ours.state_dict())
-    assert torch.allclose(theirs(x, 1 - t, cond).sample, ours(x, t, cond).sample, atol=1e-4)
+    actual, expected, (x, t, cond) = denoiser(), denoiser(LinearPath(noise_at=0)), make_inputs()
+    expected.load_state_dict(actual.state_dict())
+    assert torch.allclose(expected(x, 1 - t, cond).sample, actual(x, t, cond).sample, atol=1e-4)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from tinyflux_pl.denoisers.packing import patchify
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.denoisers.tinyflux import build
 
-HOLE = 6 + 16
+INPAINT_CHANNELS = 6 + 16
 
 
 def with_images(cond, **pictures):
@@ -28,7 +28,7 @@ def test_a_new_inpaint_input_leaves_the_output_of_the_base_unchanged(sol):
     model = base.with_inpaint().eval()
     x, t, cond = make_inputs(8, 12)
     before = base(x, t, cond)
-    after = model(x, t, with_images(cond, inpaint=torch.randn(2, HOLE, 8, 12) * 5))
+    after = model(x, t, with_images(cond, inpaint=torch.randn(2, INPAINT_CHANNELS, 8, 12) * 5))
     assert torch.equal(before.sample, after.sample)
     assert all(torch.equal(before.heads[name], after.heads[name]) for name in before.heads)
 
@@ -39,27 +39,29 @@ def test_adding_an_inpaint_input_keeps_dtype_mode_and_checkpointing():
     base.net.gradient_checkpointing = True
     model = base.with_inpaint()  # in the base's mode: in training, its dropout would tell otherwise
     assert (
-        not model.training and model.net.gradient_checkpointing and model.inpaint_channels == HOLE
+        not model.training
+        and model.net.gradient_checkpointing
+        and model.inpaint_channels == INPAINT_CHANNELS
     )
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     x, t, cond = make_inputs()
-    after = model(x, t, with_images(cond, inpaint=torch.randn(2, HOLE, 8, 8))).sample
+    after = model(x, t, with_images(cond, inpaint=torch.randn(2, INPAINT_CHANNELS, 8, 8))).sample
     assert torch.equal(base(x, t, cond).sample, after) and not base.inpaint_channels
-    with pytest.raises(ConfigError, match="it fills holes already"):
+    with pytest.raises(ConfigError, match="it inpaints already"):
         model.with_inpaint()
 
 
 def test_the_inpaint_input_receives_gradients_and_then_changes_the_output():
     model = denoiser().with_inpaint()
     x, t, cond = make_inputs()
-    hole = torch.randn(2, HOLE, 8, 8)
-    model(x, t, with_images(cond, inpaint=hole)).sample.square().mean().backward()
+    inpaint = torch.randn(2, INPAINT_CHANNELS, 8, 8)
+    model(x, t, with_images(cond, inpaint=inpaint)).sample.square().mean().backward()
     weight = model.net.inpaint_in.weight
     assert weight.grad is not None and float(weight.grad.abs().max()) > 0
     with torch.no_grad():
         weight.sub_(weight.grad)
         first, second = (
-            model(x, t, with_images(cond, inpaint=h)).sample for h in (hole, hole.flip(0))
+            model(x, t, with_images(cond, inpaint=h)).sample for h in (inpaint, inpaint.flip(0))
         )
     assert not torch.allclose(first, second, atol=1e-4)
 
@@ -69,12 +71,12 @@ def test_the_inpaint_input_equals_additional_columns_of_img_in():
     model = denoiser().with_inpaint().eval()
     model.net.inpaint_in.weight.normal_()
     x, t, cond = make_inputs()
-    hole = torch.randn(2, HOLE, 8, 8)
+    inpaint = torch.randn(2, INPAINT_CHANNELS, 8, 8)
     seen = []
     model.net.double_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    model(x, t, with_images(cond, inpaint=hole))
+    model(x, t, with_images(cond, inpaint=inpaint))
     weight = torch.cat([model.net.img_in.weight, model.net.inpaint_in.weight], 1)
-    tokens = patchify(torch.cat([x, hole], 1), 2)
+    tokens = patchify(torch.cat([x, inpaint], 1), 2)
     torch.testing.assert_close(
         seen[0], tokens @ weight.T + model.net.img_in.bias, rtol=1e-4, atol=1e-4
     )
@@ -83,7 +85,7 @@ def test_the_inpaint_input_equals_additional_columns_of_img_in():
 def test_a_new_network_can_have_the_input_and_is_rebuilt_with_it():
     model = denoiser(inpaint=True)
     again = build_denoiser("tinyflux", model.config_dict(), PATH)
-    assert model.inpaint_channels == again.inpaint_channels == HOLE
+    assert model.inpaint_channels == again.inpaint_channels == INPAINT_CHANNELS
     again.load_state_dict(model.state_dict())
     fresh = build(
         LatentSpec(12, 2),
@@ -98,13 +100,13 @@ def test_a_new_network_can_have_the_input_and_is_rebuilt_with_it():
 
 def test_inpaint_masks_are_required_or_refused_by_the_inputs_of_the_network():
     x, t, cond = make_inputs()
-    hole = torch.zeros(2, HOLE, 8, 8)
-    with pytest.raises(ConfigError, match="fills no holes"):
-        denoiser()(x, t, with_images(cond, inpaint=hole))
+    inpaint = torch.zeros(2, INPAINT_CHANNELS, 8, 8)
+    with pytest.raises(ConfigError, match="does not inpaint"):
+        denoiser()(x, t, with_images(cond, inpaint=inpaint))
     with pytest.raises(ConfigError, match="given none"):
         denoiser(inpaint=True)(x, t, cond)
     with pytest.raises(ConfigError, match="at once"):
-        denoiser(inpaint=True)(x, t, with_images(cond, inpaint=hole, references=(x,)))
+        denoiser(inpaint=True)(x, t, with_images(cond, inpaint=inpaint, references=(x,)))
 
 
 @torch.no_grad()
@@ -144,13 +146,13 @@ def test_references_do_not_enter_the_attention_map():
 
 def test_the_inpaint_input_holds_masked_latents_and_folded_mask():
     codec = PixelFolding(4)
-    images, holes = torch.rand(1, 3, 8, 8) * 2 - 1, torch.zeros(1, 1, 8, 8)
-    holes[..., 1, 6] = 1
-    channels = inpaint_input(codec, images, holes)
+    images, masks = torch.rand(1, 3, 8, 8) * 2 - 1, torch.zeros(1, 1, 8, 8)
+    masks[..., 1, 6] = 1
+    channels = inpaint_input(codec, images, masks)
     assert channels.shape == (1, 48 + 16, 2, 2)
     # row 1, column 2 of the cell (0, 1)
     assert channels[0, 48:].nonzero().tolist() == [[1 * 4 + 2, 0, 1]]
     grey = images.clone()
     grey[..., 1, 6] = 0
     torch.testing.assert_close(channels[:, :48], codec.encode(grey))
-    assert LATENTS.channels + LATENTS.downsample**2 == HOLE
+    assert LATENTS.channels + LATENTS.downsample**2 == INPAINT_CHANNELS

@@ -63,9 +63,9 @@ def test_padding_has_no_influence_unless_attended_to(x, cond):
 
 def test_attention_equals_that_of_diffusers(x, cond):
     net, t = small().eval(), torch.tensor([0.2, 0.7])
-    ours = net(x, t, cond).sample
+    actual = net(x, t, cond).sample
     net.unet.set_attn_processor(AttnProcessor2_0())
-    torch.testing.assert_close(ours, net(x, t, cond).sample, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual, net(x, t, cond).sample, atol=1e-5, rtol=1e-5)
 
 
 def test_bf16_autocast_stays_close_and_trains(x, cond):

@@ -59,14 +59,14 @@ def many(count, device="cpu"):
 def test_averages_updated_in_chunks_equal_those_updated_one_by_one(monkeypatch, decay):
     averages, values = many(20)
     averages[3][0, 0, 0] = -0.0
-    alone, together = ([average.clone() for average in averages] for _ in range(2))
+    alone, joint = ([average.clone() for average in averages] for _ in range(2))
     lots = averaging._chunks(list(zip(alone, values, strict=True)))
     assert max(map(len, lots)) == 1, "on a CPU, to the bit as it was"
     lerp_(alone, values, decay)
     monkeypatch.setattr(averaging, "_chunks", lambda pairs: [pairs[:20], pairs[20:]])
-    lerp_(together, values, decay, taken=torch.tensor(True))
-    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
-    assert not torch.equal(together[3], averages[3])
+    lerp_(joint, values, decay, taken=torch.tensor(True))
+    torch.testing.assert_close(joint, alone, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(joint[3], averages[3])
     kept = [average.clone() for average in averages]
     lerp_(kept, values, decay, taken=torch.tensor(False))
     values[-1].fill_(float("nan"))

@@ -15,7 +15,7 @@ def draws(count):
     return [torch.randn(SHAPE, generator=generator) for _ in range(count)]
 
 
-def ours(cond, uncond, scale, **settings):
+def actual(cond, uncond, scale, **settings):
     t = torch.full((len(cond),), 0.4)
     guidance = g.Guidance(scale, **settings)
     return guidance.combine(cond, uncond, torch.zeros_like(cond), t, LinearPath(), scale)
@@ -28,8 +28,8 @@ def test_cfg_with_and_without_rescaling_equals_diffusers(scale, rescale):
 
     cond, uncond = draws(2)
     guider = ClassifierFreeGuidance(scale, guidance_rescale=rescale)
-    theirs = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
-    torch.testing.assert_close(ours(cond, uncond, scale, rescale=rescale), theirs)
+    reference = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
+    torch.testing.assert_close(actual(cond, uncond, scale, rescale=rescale), reference)
 
 
 def test_cfg_zero_star_equals_diffusers():
@@ -38,8 +38,8 @@ def test_cfg_zero_star_equals_diffusers():
     cond, uncond = draws(2)
     guider = ClassifierFreeZeroStarGuidance(4.0, zero_init_steps=0)
     guider.set_state(step=1, num_inference_steps=10, timestep=torch.tensor(0.4))
-    theirs = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
-    torch.testing.assert_close(ours(cond, uncond, 4.0, kind="cfg_zero"), theirs)
+    reference = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
+    torch.testing.assert_close(actual(cond, uncond, 4.0, kind="cfg_zero"), reference)
 
 
 @pytest.mark.parametrize("eta, limit", [(0.0, 0.0), (0.3, 2.0), (1.0, 15.0)])
@@ -50,12 +50,12 @@ def test_apg_with_momentum_equals_diffusers_over_three_steps(eta, limit):
     buffer, momentum = MomentumBuffer(-0.5), rules.Momentum(-0.5)
     predictions = draws(6)
     for cond, uncond in zip(predictions[:3], predictions[3:], strict=True):
-        theirs = normalized_guidance(
+        reference = normalized_guidance(
             cond, uncond, 3.0, buffer, eta, limit, use_original_formulation=True
         )
         bound = torch.full((len(cond),), limit) if limit else None
         guided = rules.apg(cond, momentum.update(cond - uncond), 4.0, cond, eta, bound)
-        torch.testing.assert_close(guided, theirs)
+        torch.testing.assert_close(guided, reference)
 
 
 def test_momentum_of_velocities_equals_momentum_of_data():
@@ -82,12 +82,12 @@ def test_skip_layer_guidance_with_cfg_equals_diffusers():
     )
     guider.set_state(step=1, num_inference_steps=100, timestep=torch.tensor(0.4))
     guider.skip_layer_guidance_start = 0.0
-    theirs = guider.forward(pred_cond=cond, pred_uncond=uncond, pred_cond_skip=skipped).pred
+    reference = guider.forward(pred_cond=cond, pred_uncond=uncond, pred_cond_skip=skipped).pred
     t = torch.full((len(cond),), 0.4)
     guided = g.Guidance(4.0, skip_layers=[1]).combine(
         cond, uncond, torch.zeros_like(cond), t, LinearPath(), 4.0, skipped=skipped
     )
-    torch.testing.assert_close(guided, theirs)
+    torch.testing.assert_close(guided, reference)
 
 
 def test_dynamic_thresholding_equals_diffusers():

@@ -141,8 +141,8 @@ def test_unipc_equals_diffusers(steps):
     x = start
     for i, step in enumerate(scheduler.timesteps):
         x = scheduler.step(field(x, times[i].expand(50)), step, x, return_dict=False)[0]
-    ours = SOLVERS["unipc"](Exact(path), start, times, path)
-    torch.testing.assert_close(ours, x.double(), rtol=1e-4, atol=1e-4)
+    actual = SOLVERS["unipc"](Exact(path), start, times, path)
+    torch.testing.assert_close(actual, x.double(), rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_solver_names_the_valid_ones():

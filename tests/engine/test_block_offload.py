@@ -158,7 +158,7 @@ def test_few_blocks_in_turn_are_chosen_and_spread():
     sizes = BlockSizes(10, (5,) * 10)
     assert sizes.total == 60 and sizes.with_in_turn(0) == 60
     assert sizes.with_in_turn(3) == 55 and sizes.with_in_turn(9) == 25
-    assert [sizes.fewest_in_turn(room) for room in (60, 59, 50, 25, 24)] == [0, 3, 4, 9, None]
+    assert [sizes.fewest_in_turn(budget) for budget in (60, 59, 50, 25, 24)] == [0, 3, 4, 9, None]
     assert in_turn(3, 10) == [2, 5, 8] and in_turn(9, 10) == list(range(1, 10))
     assert BlockSizes(10, (5, 5, 5)).most_in_turn == 0
     assert sizes.plus(7).total == 67

@@ -91,7 +91,7 @@ def test_a_chosen_placement_keeps_its_name_and_takes_what_fits():
     assert p.chosen("sequential", NEEDS, None, host=False) == p.SEQUENTIAL
     by_blocks = replace(p.SEQUENTIAL, text_in_turn=(("t5", 3),))
     assert p.chosen("sequential", NEEDS, 90, host=False) == by_blocks
-    assert by_blocks.turns == {"text: t5": 3} and BLOCKS.turns == {"denoiser": 8}
+    assert by_blocks.blocks_in_turn == {"text: t5": 3} and BLOCKS.blocks_in_turn == {"denoiser": 8}
     without_list = replace(NEEDS, denoiser=BlockSizes(240))  # a network without a list of blocks
     assert p.chosen("auto", without_list, 100, host=False) == p.SEQUENTIAL
 

@@ -12,7 +12,7 @@ from tinyflux_pl.experts.sol_attention import (
     SolAttention,
     capture_layers,
 )
-from tinyflux_pl.extraction.lanes import side_by_side
+from tinyflux_pl.extraction.parallel_blocks import run_parallel
 
 STUDENT = LinearPath(noise_at=0)
 BUCKETS = (0.05, 0.5, 0.95)
@@ -45,7 +45,7 @@ def test_copies_own_their_networks_and_extract_equal_features_concurrently(
         workers = [first, *first.copies(2)]
         nets = {id(worker.teacher.denoiser.unet) for worker in workers}
         assert len(nets) == 3 and len({id(worker.teacher.text) for worker in workers}) == 1
-        expected, *features = side_by_side(
+        expected, *features = run_parallel(
             workers, lambda worker, _: worker.extract(*samples), range(9)
         )
         assert len(features) == 8 and all(
@@ -59,10 +59,10 @@ def test_features_do_not_depend_on_batch_size_or_composition(
 ):
     latents, text, ids = samples
     for extractor, teacher in ((lune, lune_teacher), (sol, sol_teacher)):
-        together = extractor(teacher).extract(*samples)
+        joint = extractor(teacher).extract(*samples)
         parts = extractor(teacher, max_batch=max_batch).extract(*samples)
         alone = extractor(teacher).extract(latents[2:3], text.select(slice(2, 3)), ids[2:3])
-        for key, value in together.items():
+        for key, value in joint.items():
             torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(alone[key], value[2:3], atol=1e-5, rtol=1e-4)
 

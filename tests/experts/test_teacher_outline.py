@@ -10,7 +10,7 @@ from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.core.errors import CheckpointMismatch, CorruptCheckpoint
 from tinyflux_pl.core.files import sha256, write_tensors
 from tinyflux_pl.core.types import Conditioning
-from tinyflux_pl.experts import teacher as room
+from tinyflux_pl.experts import teacher as teachers
 from tinyflux_pl.experts.teacher import sd15_flow
 from tinyflux_pl.text.hashed_words import HashedWords
 from tinyflux_pl.weights import headers as weight_files
@@ -42,8 +42,8 @@ def load(release, dtype="float32"):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_are_loaded_on_first_use_and_the_fingerprint_stays(release, monkeypatch, dtype):
-    read, real = [], room.read_tensors
-    monkeypatch.setattr(room, "read_tensors", lambda file: read.append(file) or real(file))
+    read, real = [], teachers.read_tensors
+    monkeypatch.setattr(teachers, "read_tensors", lambda file: read.append(file) or real(file))
     teacher = load(release, dtype)
     before = teacher.fingerprint()
     assert not read and next(teacher.network.parameters()).is_meta
@@ -76,11 +76,11 @@ def test_a_lazily_loaded_teacher_equals_its_network(release):
 
 
 def test_mismatched_weights_are_detected_from_the_header(release, tmp_path, monkeypatch):
-    tensors = room.read_tensors(release / "experts" / "sd15-flow-lune-unet.safetensors")
+    tensors = teachers.read_tensors(release / "experts" / "sd15-flow-lune-unet.safetensors")
     tensors["conv_in.bias"] = tensors["conv_in.bias"][:-1].contiguous()
     write_tensors(tmp_path / "experts" / "sd15-flow-lune-unet.safetensors", tensors)
     (tmp_path / "sd15").symlink_to(release / "sd15")
-    monkeypatch.setattr(room, "read_tensors", None)
+    monkeypatch.setattr(teachers, "read_tensors", None)
     with pytest.raises(CheckpointMismatch, match=r"conv_in\.bias \(7,\) for \(8,\)"):
         load(tmp_path)
 

@@ -10,7 +10,7 @@ from tinyflux_pl.cache.sample_keys import keys_of
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.codecs.pixel_folding import PixelFolding
 from tinyflux_pl.data.tasks.shapes.records import Shapes
-from tinyflux_pl.extraction import encode as room
+from tinyflux_pl.extraction import encode as encoding
 from tinyflux_pl.text.hashed_words import HashedWords
 
 
@@ -40,12 +40,12 @@ def make(root, parts):
     records, codec, text = parts
     keys = functools.partial(keys_of, records)
     store = CacheStore.create(root, "shapes", len(records), 8, records.fingerprint(), keys)
-    store.begin_group("encodings", room.encodings_fingerprint(codec, text, "float32"))
+    store.begin_group("encodings", encoding.encodings_fingerprint(codec, text, "float32"))
     return store
 
 
 def encode(store, parts, batch=4, reusable=None):
-    return room.encode(store, *parts, torch.float32, "test", batch=batch, reusable=reusable)
+    return encoding.encode(store, *parts, torch.float32, "test", batch=batch, reusable=reusable)
 
 
 def extract(
@@ -54,7 +54,7 @@ def extract(
     records, codec, text = parts
     store.begin_group("lune", extractor.fingerprint())
     options = (dtype, "32-true", "test", batch, reusable, copies)
-    return room.extract(store, records, extractor, codec, text, shared, *options)
+    return encoding.extract(store, records, extractor, codec, text, shared, *options)
 
 
 def shards(root, group="encodings"):
@@ -140,7 +140,7 @@ def test_a_teacher_with_its_own_codec_receives_pixels(tmp_path, parts):
 def test_teacher_inputs_are_rounded_like_the_store_in_every_code_path(tmp_path, parts):
     records, codec, text = parts
     store, seen = make(tmp_path / "s", parts), []
-    room.encode(store, *parts, torch.float16, "test", batch=4)
+    encoding.encode(store, *parts, torch.float16, "test", batch=4)
     for name, shared in (("lune", True), ("sol", False)):
         extractor = Extractor()
         extractor.name = name
@@ -152,7 +152,7 @@ def test_teacher_inputs_are_rounded_like_the_store_in_every_code_path(tmp_path, 
         )
         store.begin_group(name, {})
         options = (torch.float16, "32-true", "test", 4)
-        room.extract(store, records, extractor, codec, text, shared, *options)
+        encoding.extract(store, records, extractor, codec, text, shared, *options)
     for one, other in zip(seen[:6], seen[6:], strict=True):
         assert all(
             torch.equal(a, b) and a.is_contiguous() == b.is_contiguous()

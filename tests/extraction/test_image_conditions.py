@@ -28,14 +28,14 @@ CODEC, TEXT = PixelFolding(2), HashedWords(12, 6)
 
 @pytest.fixture
 def cached(tmp_path):
-    """kind -> (records, dataset) of three pairs with two references, or with a hole."""
+    """kind -> (records, dataset) of three pairs with two references, or with an inpaint mask."""
 
     def of(kind):
         root = tmp_path / kind
         for i in range(3):
             picture(root / f"p{i}_target.png", i)
             (root / f"p{i}_caption.txt").write_text(f"night {i}")
-            if kind == "hole":
+            if kind == "inpaint":
                 mask(root / f"p{i}_mask.png", (i, 2, i + 5, 7))
             else:
                 picture(root / f"p{i}_ref1.png", 10 + i)
@@ -83,11 +83,11 @@ def test_cached_references_equal_the_codecs_and_change_the_loss(cached):
 
 
 def test_a_cached_inpaint_mask_equals_the_codecs_and_trains(cached):
-    records, dataset = cached("hole")
+    records, dataset = cached("inpaint")
     batch = Mixture({0: dataset}).__getitems__([2, 0])
-    hole = torch.tensor(records[2].hole)[None, None].float()
+    inpaint = torch.tensor(records[2].inpaint_mask)[None, None].float()
     torch.testing.assert_close(
-        batch.inpaint[:1], inpaint_input(CODEC, pixels(records[2].image), hole)
+        batch.inpaint[:1], inpaint_input(CODEC, pixels(records[2].image), inpaint)
     )
     assert batch.references == () and batch.to("cpu").inpaint is not None
     assert all(bool(torch.isfinite(loss)) for loss in losses(batch, True))
@@ -95,4 +95,4 @@ def test_a_cached_inpaint_mask_equals_the_codecs_and_trains(cached):
 
 def test_sources_with_different_image_inputs_are_not_mixed(cached):
     with pytest.raises(SpecMismatch, match="image inputs differ"):
-        Mixture({0: cached("references")[1], 1: cached("hole")[1]})
+        Mixture({0: cached("references")[1], 1: cached("inpaint")[1]})

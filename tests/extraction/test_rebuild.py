@@ -96,9 +96,9 @@ def test_a_rebuild_computes_exactly_the_affected_rows(tmp_path, change):
 def test_a_rebuild_copies_no_damaged_shard(tmp_path):
     old = built(tmp_path / "old", Chosen(range(20)))
     shard = old.root / "encodings" / "shard_00001.safetensors"
-    torn = bytearray(shard.read_bytes())
-    torn[-1] ^= 1
-    shard.write_bytes(torn)
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
     old, records = CacheStore.open(old.root), Chosen(range(20))
     new = make(tmp_path / "new", parts(records))
     kept = ReusableRows(old, new, "encodings")

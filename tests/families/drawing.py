@@ -19,7 +19,7 @@ EXACT = (
 )
 
 
-def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
+def project_pipeline(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
     """Our pipeline in fp32 as generate.py makes it from a folder."""
     from tinyflux_pl.app.build_pipeline import pipeline
 
@@ -34,7 +34,7 @@ def ours(model: str, folder: Path, height: int, width: int, *overrides: str) -> 
     return pipeline(settings("generate", folder, f"prompt='{PROMPT}'", *words))
 
 
-def theirs(kind: str, folder: Path) -> Any:
+def diffusers_pipeline(kind: str, folder: Path) -> Any:
     """diffusers' pipeline of that class from the same folder, silent."""
     import diffusers
 
@@ -57,7 +57,7 @@ def noise(pipeline: Any, seed: int = 3) -> Tensor:
     return rng.normal(pipeline.sampler.latent_shape(), seed, "sampling", [0])
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
+def difference(actual: Tensor, expected: Tensor) -> float:
     """The largest absolute difference; both must tell something."""
-    assert ours.shape == theirs.shape and float(theirs.std()) > 0.01
-    return float((ours - theirs).abs().max())
+    assert actual.shape == expected.shape and float(expected.std()) > 0.01
+    return float((actual - expected).abs().max())

@@ -20,7 +20,7 @@ COSXL = dict(sigma_min=0.002, sigma_max=120.0, sigma_data=1.0, sigma_schedule="e
 
 
 REFUSED = {
-    "another scheduler": ("LCMScheduler", TABLE, "LCMScheduler is not followed"),
+    "another scheduler": ("LCMScheduler", TABLE, "LCMScheduler is not supported"),
     "clipped samples": ("DDIMScheduler", {**TABLE, "clip_sample": True}, "clip_sample=True"),
     "another schedule of betas": (
         "EulerDiscreteScheduler",

@@ -25,9 +25,11 @@ from tinyflux_pl.core.errors import ConfigError
 def test_flux1_uses_the_shift_of_its_scheduler(tmp_path, settings, shift, spacing):
     folder = releases_flux1.flux1(tmp_path, "dev")
     put(folder, "FlowMatchEulerDiscreteScheduler", **settings)
-    built = drawing.ours("flux1_dev", folder, HEIGHT, WIDTH, "sampler.steps=3", "text.length=16")
+    built = drawing.project_pipeline(
+        "flux1_dev", folder, HEIGHT, WIDTH, "sampler.steps=3", "text.length=16"
+    )
     assert (built.sampler.settings.shift, built.sampler.settings.spacing) == (shift, spacing)
-    pipeline = drawing.theirs("FluxPipeline", folder)
+    pipeline = drawing.diffusers_pipeline("FluxPipeline", folder)
     packed = pipeline._pack_latents(drawing.noise(built), 1, 16, HEIGHT // 8, WIDTH // 8)
     options = dict(
         height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16
@@ -43,8 +45,8 @@ def test_sd35_uses_the_shift_of_its_scheduler(tmp_path, settings):
     releases_stability.sd35(tmp_path)
     put(tmp_path, "FlowMatchEulerDiscreteScheduler", **settings)
     overrides = ("sampler.steps=3", "text.t5_length=16")
-    built = drawing.ours("sd35_large", tmp_path, HEIGHT, WIDTH, *overrides)
-    pipeline = drawing.theirs("StableDiffusion3Pipeline", tmp_path)
+    built = drawing.project_pipeline("sd35_large", tmp_path, HEIGHT, WIDTH, *overrides)
+    pipeline = drawing.diffusers_pipeline("StableDiffusion3Pipeline", tmp_path)
     options = dict(
         height=HEIGHT, width=WIDTH, num_inference_steps=3, output_type="pt", max_sequence_length=16
     )
@@ -61,4 +63,4 @@ def test_unsupported_flow_scheduler_settings_are_refused(tmp_path, setting):
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", **setting}
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        drawing.ours("flux1_dev", tmp_path, HEIGHT, WIDTH)
+        drawing.project_pipeline("flux1_dev", tmp_path, HEIGHT, WIDTH)

@@ -42,8 +42,8 @@ def picture(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hole(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pictures") / "hole.png"
+def mask(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pictures") / "mask.png"
     mask = np.zeros((37, 53), np.uint8)
     mask[9:30, 20:41] = 255
     Image.fromarray(mask).save(file)
@@ -60,8 +60,8 @@ def packed(latents):
     ("variant", "guided"), [("dev", dict(guidance_scale=3.5)), ("schnell", {})]
 )
 def test_text_to_image_equals_diffusers(folder, variant, guided):
-    built = drawing.ours(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
-    reference = drawing.theirs("FluxPipeline", folder(variant))
+    built = drawing.project_pipeline(f"flux1_{variant}", folder(variant), HEIGHT, WIDTH, *SMALL)
+    reference = drawing.diffusers_pipeline("FluxPipeline", folder(variant))
     image = reference(
         prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **guided
     ).images
@@ -69,8 +69,10 @@ def test_text_to_image_equals_diffusers(folder, variant, guided):
 
 
 def test_true_guidance_equals_diffusers(folder):
-    built = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5")
-    reference = drawing.theirs("FluxPipeline", folder("dev"))
+    built = drawing.project_pipeline(
+        "flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL, "guidance.scale=2.5"
+    )
+    reference = drawing.diffusers_pipeline("FluxPipeline", folder("dev"))
     options = dict(guidance_scale=3.5, true_cfg_scale=2.5, negative_prompt="blue")
     image = reference(
         prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **options
@@ -79,8 +81,8 @@ def test_true_guidance_equals_diffusers(folder):
 
 
 def test_each_component_equals_diffusers(folder):
-    built = drawing.ours("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
-    reference = drawing.theirs("FluxPipeline", folder("dev"))
+    built = drawing.project_pipeline("flux1_dev", folder("dev"), HEIGHT, WIDTH, *SMALL)
+    reference = drawing.diffusers_pipeline("FluxPipeline", folder("dev"))
     tokens, pooled, ids = reference.encode_prompt(
         [drawing.PROMPT, "red"], max_sequence_length=LENGTH
     )
@@ -92,14 +94,16 @@ def test_each_component_equals_diffusers(folder):
     image = torch.rand(1, 3, HEIGHT, WIDTH) * 2 - 1
     mode = (reference.vae.encode(image).latent_dist.mode() - 0.1159) * 0.3611
     torch.testing.assert_close(built.sampler.codec.encode(image), mode, rtol=1e-5, atol=1e-5)
-    ours, theirs = built.denoiser.net.state_dict(), reference.transformer.state_dict()
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    actual, expected = built.denoiser.net.state_dict(), reference.transformer.state_dict()
+    assert actual.keys() == expected.keys() and all(
+        torch.equal(actual[key], expected[key]) for key in actual
+    )
 
 
 def test_kontext_equals_diffusers(folder, picture):
     options = (*SMALL, "model.reference_size=as_is", f"reference='{picture}'")
-    built = drawing.ours("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
-    reference = drawing.theirs("FluxKontextPipeline", folder("kontext"))
+    built = drawing.project_pipeline("flux1_kontext", folder("kontext"), HEIGHT, WIDTH, *options)
+    reference = drawing.diffusers_pipeline("FluxKontextPipeline", folder("kontext"))
     edited = dict(
         image=Image.open(picture), max_area=HEIGHT * WIDTH, _auto_resize=False, guidance_scale=2.5
     )
@@ -109,11 +113,11 @@ def test_kontext_equals_diffusers(folder, picture):
     table.check("flux1_kontext", drawing.difference(drawing.draw(built), image))
 
 
-def test_fill_equals_diffusers(folder, picture, hole):
-    options = (*SMALL, f"image='{picture}'", f"mask='{hole}'")
-    built = drawing.ours("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
-    reference = drawing.theirs("FluxFillPipeline", folder("fill"))
-    filled = dict(image=Image.open(picture), mask_image=Image.open(hole), guidance_scale=30.0)
+def test_fill_equals_diffusers(folder, picture, mask):
+    options = (*SMALL, f"image='{picture}'", f"mask='{mask}'")
+    built = drawing.project_pipeline("flux1_fill", folder("fill"), HEIGHT, WIDTH, *options)
+    reference = drawing.diffusers_pipeline("FluxFillPipeline", folder("fill"))
+    filled = dict(image=Image.open(picture), mask_image=Image.open(mask), guidance_scale=30.0)
     image = reference(
         prompt=drawing.PROMPT, latents=packed(drawing.noise(built)), **SIZE, **filled
     ).images
@@ -223,10 +227,10 @@ def test_unusable_requests_are_refused_with_their_reason(
 def test_an_unused_negative_prompt_or_embedded_guidance_is_refused(folder):
     from tinyflux_pl.core.errors import ConfigError
 
-    built = drawing.ours("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
         drawing.draw(built, negative_prompt="blue")
-    built = drawing.ours(
+    built = drawing.project_pipeline(
         "flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded"
     )
     with pytest.raises(ConfigError, match="no guidance input"):

@@ -58,14 +58,14 @@ def reference(pipeline, built, **options):
 
 def test_dev_equals_diffusers(dev):
     folder, pipeline = dev
-    built = drawing.ours("flux2_dev", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline("flux2_dev", folder, HEIGHT, WIDTH, *SMALL)
     table.check("flux2_dev", drawing.difference(drawing.draw(built), reference(pipeline, built)))
 
 
 @pytest.mark.parametrize("size", ["4b", "9b"])
 def test_klein_equals_diffusers(klein, size):
     folder, pipeline = klein
-    built = drawing.ours(f"flux2_klein_{size}", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline(f"flux2_klein_{size}", folder, HEIGHT, WIDTH, *SMALL)
     table.check(
         f"flux2_klein_{size}", drawing.difference(drawing.draw(built), reference(pipeline, built))
     )
@@ -74,7 +74,7 @@ def test_klein_equals_diffusers(klein, size):
 def test_references_equal_diffusers(klein, pictures):
     folder, pipeline = klein
     override = f"reference=[{','.join(map(str, pictures))}]"
-    built = drawing.ours("flux2_klein_4b", folder, HEIGHT, WIDTH, *SMALL, override)
+    built = drawing.project_pipeline("flux2_klein_4b", folder, HEIGHT, WIDTH, *SMALL, override)
     image = reference(pipeline, built, image=[Image.open(file) for file in pictures])
     assert drawing.difference(drawing.draw(built), image) <= table.LARGEST
     assert (

@@ -49,7 +49,7 @@ def reference(folder, parts, latents, **more):
 def test_text_to_image_equals_diffusers(release):
     folder, parts = release
     small = ("text.layers=[1,2,4]", f"sampler.steps={STEPS}")
-    built = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    built = drawing.project_pipeline("flux3", folder, HEIGHT, WIDTH, *small)
     table.check(
         "flux3",
         drawing.difference(drawing.draw(built), reference(folder, parts, drawing.noise(built))),
@@ -68,7 +68,7 @@ def test_two_references_equal_diffusers(release, tmp_path):
         f"sampler.steps={STEPS}",
         f"reference=[{','.join(map(str, files))}]",
     )
-    built = drawing.ours("flux3", folder, HEIGHT, WIDTH, *small)
+    built = drawing.project_pipeline("flux3", folder, HEIGHT, WIDTH, *small)
     image = reference(
         folder, parts, drawing.noise(built), image=[Image.open(file) for file in files]
     )

@@ -13,7 +13,7 @@ from tests.families.test_single_files import image, structure_overrides
 from tests.weights.flux1_original import to_original
 from tinyflux_pl.app import inference_memory
 from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.app.planned_parts import weightless
+from tinyflux_pl.app.planned_parts import without_unneeded_weights
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.flux2 import Flux2Denoiser
 from tinyflux_pl.denoisers.flux3 import Flux3Denoiser
@@ -131,7 +131,7 @@ def test_a_plan_of_a_gguf_file_alone_takes_codec_and_text_by_structure(tmp_path)
     save_file(tensors, tmp_path / "a.safetensors")
     for name, kept in (("a.gguf", None), ("a.safetensors", str(tmp_path / "a.safetensors"))):
         line = ("model=flux1_dev", f"model.weights='{tmp_path / name}'", "prompt=red")
-        config = weightless(settings("generate", tmp_path, *line))
+        config = without_unneeded_weights(settings("generate", tmp_path, *line))
         assert config.codec["weights"] == config.text["t5"] == kept
 
 

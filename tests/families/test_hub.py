@@ -55,7 +55,9 @@ def fetched(snapshot):
 
 
 def image(model, weights, *overrides):
-    return drawing.draw(drawing.ours(model, weights, 32, 48, "sampler.steps=2", *overrides))
+    return drawing.draw(
+        drawing.project_pipeline(model, weights, 32, 48, "sampler.steps=2", *overrides)
+    )
 
 
 def drawn_twice(model, remote, *small):

@@ -24,7 +24,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
 HEIGHT, WIDTH = 32, 48
-FOLLOWED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings, steps
+SUPPORTED: dict[str, tuple[str, dict[str, Any], int]] = {  # scheduler, settings, steps
     "v-prediction": (
         "EulerDiscreteScheduler",
         {**TABLE, **V, "timestep_spacing": "leading", "steps_offset": 1},
@@ -107,8 +107,10 @@ def edit(file, **changes):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def ours(folder, steps, *overrides):
-    return drawing.ours("sdxl", folder, HEIGHT, WIDTH, f"sampler.steps={steps}", *overrides)
+def actual(folder, steps, *overrides):
+    return drawing.project_pipeline(
+        "sdxl", folder, HEIGHT, WIDTH, f"sampler.steps={steps}", *overrides
+    )
 
 
 def reference(pipeline, built, steps, monkeypatch, kind, **options):
@@ -126,15 +128,15 @@ def reference(pipeline, built, steps, monkeypatch, kind, **options):
     return pipeline(prompt=drawing.PROMPT, latents=drawing.noise(built), **size, **scale).images
 
 
-@pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_the_scheduler_of_a_release_sets_the_sampler(xl, name, monkeypatch):
     import diffusers
 
     folder, pipeline = xl
-    kind, settings, steps = FOLLOWED[name]
+    kind, settings, steps = SUPPORTED[name]
     put(folder, kind, **settings)
     pipeline.scheduler = getattr(diffusers, kind).from_config(settings)
-    built = ours(folder, steps)
+    built = actual(folder, steps)
     image = reference(pipeline, built, steps, monkeypatch, kind)
     assert drawing.difference(drawing.draw(built), image) <= 1e-4
 
@@ -147,16 +149,16 @@ def test_unsupported_scheduler_settings_are_refused_before_weights_are_read(xl, 
     put(xl[0], kind, **settings)
     monkeypatch.setattr(load_release, "fill", None)
     with pytest.raises(ConfigError, match=says) as error:
-        ours(xl[0], 3)
+        actual(xl[0], 3)
     assert "scheduler_config.json" in error.value.where and len(str(error.value).splitlines()) == 3
 
 
 def test_command_line_settings_take_precedence_over_the_release(xl):
     put(xl[0], "LCMScheduler", **TABLE)
     explicit = ("sampler=euler", "path=vp", "model.prediction=epsilon")
-    assert ours(xl[0], 3, *explicit).sampler.settings.spacing == "even"
+    assert actual(xl[0], 3, *explicit).sampler.settings.spacing == "even"
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
-    built = ours(xl[0], 3, "sampler.spacing=leading")
+    built = actual(xl[0], 3, "sampler.spacing=leading")
     assert (built.sampler.settings.spacing, built.denoiser.prediction) == ("leading", "v")
 
 
@@ -166,8 +168,8 @@ def test_unread_scheduler_settings_are_reported_once_except_common_ones(xl, caps
     )
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **relics, of_tomorrow=1)
     edit(xl[0] / "model_index.json", of_the_day_after=True)
-    ours(xl[0], 3)
-    ours(xl[0], 3)
+    actual(xl[0], 3)
+    actual(xl[0], 3)
     output = capsys.readouterr().out
     assert output.count("of_tomorrow") == 1 and output.count("of_the_day_after") == 1
     assert not any(relic in output for relic in relics)
@@ -183,7 +185,7 @@ def test_the_unconditional_follows_model_index_json(xl, zeros, monkeypatch):
     settings = dict(TABLE, timestep_spacing="leading", steps_offset=1)
     pipeline.scheduler = diffusers.EulerDiscreteScheduler(**settings)
     pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
-    built = ours(folder, 3)
+    built = actual(folder, 3)
     image = reference(pipeline, built, 3, monkeypatch, "EulerDiscreteScheduler")
     assert bool(built.sampler.text.null().tokens.any()) == (not zeros)
     assert drawing.difference(drawing.draw(built), image) <= 1e-4
@@ -198,9 +200,9 @@ def test_playground_with_latent_statistics_equals_diffusers(xl, tmp_path, monkey
         latents_mean=[-1.6, 1.9, -1.4, 2.5], latents_std=[8.5, 5.9, 6.5, 5.2], scaling_factor=0.5
     )
     edit(folder / "vae" / "config.json", **statistics)
-    pipeline = drawing.theirs("StableDiffusionXLPipeline", folder)
+    pipeline = drawing.diffusers_pipeline("StableDiffusionXLPipeline", folder)
     assert isinstance(pipeline.scheduler, diffusers.EDMDPMSolverMultistepScheduler)
-    built = ours(folder, 5)
+    built = actual(folder, 5)
     image = reference(pipeline, built, 5, monkeypatch, "EDMDPMSolverMultistepScheduler")
     assert drawing.difference(drawing.draw(built), image) <= 1e-4
     assert built.sampler.codec.scale == 1.0  # 0.5, over the deviation of the data
@@ -208,7 +210,7 @@ def test_playground_with_latent_statistics_equals_diffusers(xl, tmp_path, monkey
 
 def test_a_bare_network_uses_the_scheduler_of_its_release(xl):
     put(xl[0], "EulerDiscreteScheduler", **TABLE, **TRAILING, **V)
-    built = ours(xl[0] / "unet", 3, f"release.weights='{xl[0]}'")
+    built = actual(xl[0] / "unet", 3, f"release.weights='{xl[0]}'")
     assert (built.sampler.settings.spacing, built.denoiser.prediction) == ("trailing", "v")
 
 
@@ -217,20 +219,22 @@ def test_prediction_markers_in_a_single_file_are_applied_or_refused(tmp_path, ma
     from safetensors.torch import save_file
 
     from tests.app.runs import settings
-    from tinyflux_pl.app.release_settings import followed
+    from tinyflux_pl.app.release_settings import with_release_settings
 
     save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
     overrides = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")
     config = settings("generate", tmp_path, *overrides)
     if "edm_mean" in markers:
         with pytest.raises(ConfigError, match="EDM network"):
-            followed(config)
+            with_release_settings(config)
         return
-    followed_settings = followed(config)
-    assert followed_settings.model["prediction"] == "v"
-    assert followed_settings.path["zero_terminal_snr"] == ("ztsnr" in markers)
-    assert followed_settings.sampler["spacing"] == ("trailing" if "ztsnr" in markers else "leading")
-    assert followed(followed_settings) == followed_settings
+    supported_settings = with_release_settings(config)
+    assert supported_settings.model["prediction"] == "v"
+    assert supported_settings.path["zero_terminal_snr"] == ("ztsnr" in markers)
+    assert supported_settings.sampler["spacing"] == (
+        "trailing" if "ztsnr" in markers else "leading"
+    )
+    assert with_release_settings(supported_settings) == supported_settings
 
 
 def test_guidance_is_refused_for_a_step_distilled_release(tmp_path):
@@ -238,4 +242,4 @@ def test_guidance_is_refused_for_a_step_distilled_release(tmp_path):
         json.dumps({"_class_name": "Flux2KleinPipeline", "is_distilled": True})
     )
     with pytest.raises(ConfigError, match=r"step-distilled[\s\S]*guidance=none sampler\.steps=4"):
-        drawing.ours("flux2_klein_4b", tmp_path, HEIGHT, WIDTH)
+        drawing.project_pipeline("flux2_klein_4b", tmp_path, HEIGHT, WIDTH)

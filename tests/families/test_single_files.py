@@ -57,7 +57,7 @@ def structures(folder, network, **encoders):
 
 
 def image(model, weights, *overrides):
-    return drawing.draw(drawing.ours(model, weights, HEIGHT, WIDTH, *SHORT, *overrides))
+    return drawing.draw(drawing.project_pipeline(model, weights, HEIGHT, WIDTH, *SHORT, *overrides))
 
 
 def alone(folder, name, tensors):

@@ -40,7 +40,7 @@ def reference(pipeline, built, **options):
 
 def test_sdxl_equals_diffusers(xl):
     folder, pipeline = xl
-    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline("sdxl", folder, HEIGHT, WIDTH, *SMALL)
     table.check(
         "sdxl",
         drawing.difference(drawing.draw(built), reference(pipeline, built, guidance_scale=5.0)),
@@ -49,14 +49,14 @@ def test_sdxl_equals_diffusers(xl):
 
 def test_sdxl_with_a_negative_prompt_equals_diffusers(xl):
     folder, pipeline = xl
-    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline("sdxl", folder, HEIGHT, WIDTH, *SMALL)
     image = reference(pipeline, built, guidance_scale=5.0, negative_prompt="blue")
     assert drawing.difference(drawing.draw(built, negative_prompt="blue"), image) <= table.LARGEST
 
 
 def test_sd35_equals_diffusers(three):
     size, folder, pipeline = three
-    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
+    built = drawing.project_pipeline(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
     options = {
         "guidance_scale": {"large": 3.5, "medium": 4.5}[size],
         "max_sequence_length": T5_LENGTH,
@@ -69,7 +69,9 @@ def test_sd35_equals_diffusers(three):
 
 def test_sd35_without_t5_equals_diffusers(three):
     size, folder, pipeline = three
-    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3, "text.drop_t5=true")
+    built = drawing.project_pipeline(
+        f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3, "text.drop_t5=true"
+    )
     encoder, pipeline.text_encoder_3 = pipeline.text_encoder_3, None
     try:
         image = reference(
@@ -85,7 +87,7 @@ def test_sd35_without_t5_equals_diffusers(three):
 
 def test_each_component_equals_diffusers(xl, three):
     folder, pipeline = xl
-    built = drawing.ours("sdxl", folder, HEIGHT, WIDTH, *SMALL)
+    built = drawing.project_pipeline("sdxl", folder, HEIGHT, WIDTH, *SMALL)
     tokens, _, pooled, _ = pipeline.encode_prompt(drawing.PROMPT, do_classifier_free_guidance=False)
     embeddings = built.sampler.text.encode([drawing.PROMPT])
     torch.testing.assert_close(
@@ -93,7 +95,7 @@ def test_each_component_equals_diffusers(xl, three):
     )
     assert not built.sampler.text.null().tokens.any()
     size, folder, pipeline = three
-    built = drawing.ours(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
+    built = drawing.project_pipeline(f"sd35_{size}", folder, HEIGHT, WIDTH, *SD3)
     overrides = dict(do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH)
     tokens, _, pooled, _ = pipeline.encode_prompt([drawing.PROMPT], None, None, **overrides)
     embeddings = built.sampler.text.encode([drawing.PROMPT])

@@ -19,7 +19,7 @@ EPSILON = ("sdxl",)  # drawn at entries of a table of betas
 
 @pytest.mark.parametrize("name", families())
 def test_a_family_trains_with_the_shift_of_its_release(tmp_path, name):
-    config = release_settings.followed(settings("train", tmp_path, f"model={name}"))
+    config = release_settings.with_release_settings(settings("train", tmp_path, f"model={name}"))
     path, times = build(config.path), build(config.timesteps)
     for tokens in (1024, 4096):
         if name in EPSILON:

@@ -148,18 +148,18 @@ def _side_by_side(files: Sequence[Path]) -> list[list[Any]]:
     ranks = [[line for line in lines if line is not None] for lines in ranks]
     common = min(map(len, ranks))
     ahead = {line[0] for lines in ranks for line in lines[common:]}
-    together = list(zip(*(lines[:common] for lines in ranks), strict=True))
-    assert all(len({step for step, _ in parts}) == 1 for parts in together), (
+    joint = list(zip(*(lines[:common] for lines in ranks), strict=True))
+    assert all(len({step for step, _ in parts}) == 1 for parts in joint), (
         "ranks are not at the same step"
     )
-    last = together[-1][0][0] if together else None
+    last = joint[-1][0][0] if joint else None
     assert not ahead or killed, (
         f"a rank that nothing killed has not drawn all of step {sorted(ahead)}"
     )
     assert len(ahead) <= 1 and (last is None or ahead <= {last, last + 1}), (
         f"a rank lacks the steps {sorted(ahead)}"
     )
-    return [[parts[0][0], [i for part in parts for i in part[1]]] for parts in together]
+    return [[parts[0][0], [i for part in parts for i in part[1]]] for parts in joint]
 
 
 def _append(file: Path, value: Any) -> None:

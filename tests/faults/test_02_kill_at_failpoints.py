@@ -100,7 +100,7 @@ def test_a_save_killed_before_any_change_leaves_a_valid_checkpoint(tmp_path, fig
 def test_a_save_killed_during_a_write_leaves_a_valid_checkpoint(tmp_path, figure):
     prepared(tmp_path / "seen" / "checkpoints")
     size = (tmp_path / "seen" / "checkpoints" / "step_0000002" / WEIGHTS).stat().st_size
-    # claiming room for the weights; within the state
+    # claiming space for the weights; within the state
     tried, passed = (size - 1, size + 100, size * 3 // 2), 0
     for limit in tried:
         folder = tmp_path / str(limit) / "checkpoints"
@@ -114,7 +114,9 @@ def test_a_save_killed_during_a_write_leaves_a_valid_checkpoint(tmp_path, figure
 
         ended = forks.run(work, tmp_path / "log")
         assert ended.code == -signal.SIGXFSZ, ended.printed
-        torn = {p.name: p.stat().st_size for p in folder.glob(".*.part/*")}
-        assert torn.get(STATE) == limit or WEIGHTS not in torn, f"not in the middle: {torn}"
+        damaged = {p.name: p.stat().st_size for p in folder.glob(".*.part/*")}
+        assert damaged.get(STATE) == limit or WEIGHTS not in damaged, (
+            f"not in the middle: {damaged}"
+        )
         passed += survives(folder)
     figure(2, "kill in the middle of a write", passed, len(tried))

@@ -18,7 +18,7 @@ from tinyflux_pl.core.errors import DiskFull
 NEW_USERS, NEW_MOUNTS = 0x10000000, 0x00020000
 REMOUNT, PRIVATE = 0x20, (1 << 18) | 0x4000
 needs = re.compile(
-    r"no room to write step_0000002: .*; it needs ([\d,]+) bytes, ([\d,]+) bytes are free"
+    r"no space to write step_0000002: .*; it needs ([\d,]+) bytes, ([\d,]+) bytes are free"
 )
 
 
@@ -96,13 +96,15 @@ def test_a_full_disk_at_any_change_leaves_a_valid_checkpoint(tmp_path, figure):
 
 
 def test_a_real_full_disk_leaves_a_valid_checkpoint(tmp_path, figure):
-    """A small disk in memory, which is all the child sees; with 20 amounts of room left."""
+    """A small disk in memory, which is all the child sees; with 20 amounts of free space left."""
     side, tried = 64, 20
     ended = forks.run(lambda: _on_small_disks(tmp_path, side, tried), tmp_path / "log")
     if ended.code == 77:
         pytest.skip("this system lets nobody mount a disk in memory")
     assert ended.code == 0, ended.printed
-    figure(4, f"a real disk with {tried} amounts of room", ended.printed.count("stands"), tried)
+    figure(
+        4, f"a real disk with {tried} amounts of free space", ended.printed.count("stands"), tried
+    )
 
 
 def _on_small_disks(mount: Path, side: int, tried: int) -> None:

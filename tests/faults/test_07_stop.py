@@ -84,7 +84,7 @@ def test_a_stop_loses_at_most_a_step(phase: str, root: Path, figure: Any) -> Non
                 f"{k}: exit code {ended.code}, {seconds:.1f} s, {fault}\n{ended.printed[-1500:]}"
             )
         else:
-            followed(folder, ended.printed)
+            resumed_as_printed(folder, ended.printed)
             if phase not in BEFORE_TRAINING:
                 different = small_runs.differences(
                     *map(small_runs.outcome, (root / "outputs" / "whole", folder))
@@ -117,7 +117,7 @@ def judged(folder: Path, phase: str, printed: str) -> str:
     )
 
 
-def followed(folder: Path, printed: str) -> None:
+def resumed_as_printed(folder: Path, printed: str) -> None:
     """Give the command that was printed, word for word."""
     line = next(line for line in printed.splitlines() if "resume=auto" in line)
     words = shlex.split(line.partition("python train.py ")[2])

@@ -43,11 +43,11 @@ class Flipped:
 
     def __init__(self, file, offset, bit):
         self.file, self.content = file, file.read_bytes()
-        self.torn = bytearray(self.content)
-        self.torn[offset] ^= 1 << bit
+        self.damaged = bytearray(self.content)
+        self.damaged[offset] ^= 1 << bit
 
     def __enter__(self):
-        self.file.write_bytes(self.torn)
+        self.file.write_bytes(self.damaged)
 
     def __exit__(self, *_):
         self.file.write_bytes(self.content)

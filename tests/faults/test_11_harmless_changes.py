@@ -127,11 +127,11 @@ def test_workers_and_ranks_read_the_existing_cache(world, tmp_path, figure):
         ended = child.wait()
         assert ended.code == 0, ended.printed[-2000:]
     shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    together = [one + other for one, other in zip(shares[0][1], shares[1][1], strict=True)]
+    joint = [one + other for one, other in zip(shares[0][1], shares[1][1], strict=True)]
     after = _stored(root)
     equal = [
         recomputed == 0 and with_workers == (0, alone),
-        [share[0] for share in shares] == [0, 0] and together == alone and before == after,
+        [share[0] for share in shares] == [0, 0] and joint == alone and before == after,
     ]
     figure(
         11,

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from tests.faults import forks
 from tests.faults.conftest import FULL
 from tests.faults.hostile_targets import HYDRA, POSITIONS, targets
-from tinyflux_pl.app.cli.command_line import CONF, prepare, run
+from tinyflux_pl.app.cli.check_line import CONF, check_line
+from tinyflux_pl.app.cli.command_line import run
 from tinyflux_pl.config.build import build, plain
 from tinyflux_pl.config.suggest import composed
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
@@ -48,7 +49,7 @@ def refused(work: Any, *arguments: Any) -> bool:
 
 def from_the_line(words: list[str], part: str) -> None:
     """Process the words as train.py does, up to the first object."""
-    prepare(words, CONF, "train")
+    check_line(words, CONF, "train")
     (config,) = composed(CONF, "train", words[2:], words[1])
     build(plain(config[part]))
 
@@ -146,7 +147,7 @@ def test_hostile_hydra_nodes_are_refused(tmp_path, marker, kind):
     root.mkdir()
     (root / "train.yaml").write_text(json.dumps({"hydra": node}))
     with pytest.raises(ConfigError) as caught:
-        prepare([], root, "train")
+        check_line([], root, "train")
     assert "hydra" in str(caught.value)
 
 
@@ -157,7 +158,7 @@ def test_hostile_hydra_nodes_are_refused(tmp_path, marker, kind):
 def test_no_search_path_imports_a_module(tmp_path, marker, line, flags):
     targets(tmp_path / "evil", marker)
     with pytest.raises(ConfigError, match=r"searchpath may not import"):
-        prepare([*flags, f"hydra.searchpath={line}"], CONF, "train")
+        check_line([*flags, f"hydra.searchpath={line}"], CONF, "train")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_yaml_tags_construct_no_objects(tmp_path, marker, tag):
     file = tmp_path / "conf" / "experiment" / "evil.yaml"
     file.write_text(f"# @package _global_\nevil: {tag.replace('MARKER', str(marker))}\n")
     with pytest.raises(TinyFluxError, match="could not determine a constructor"):
-        prepare(words, CONF, "train")
+        check_line(words, CONF, "train")
 
 
 def test_the_program_refuses_and_exits(tmp_path, marker):

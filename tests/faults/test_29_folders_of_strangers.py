@@ -17,8 +17,8 @@ from tinyflux_pl.config.diff import ANOTHER_RUN, changes
 from tinyflux_pl.config.saved_nodes import build_saved
 from tinyflux_pl.core.errors import ConfigError
 
-HOUSE = "tinyflux_pl"
-RATE = {"_target_": f"{HOUSE}.diffusion.schedules.LearningRate", "total_steps": 10}
+PROJECT = "tinyflux_pl"
+RATE = {"_target_": f"{PROJECT}.diffusion.schedules.LearningRate", "total_steps": 10}
 
 
 def hostile(folder) -> dict[str, dict[str, Any]]:
@@ -27,12 +27,12 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
     (folder / "secret.txt").write_text("mine")
     (folder / "victim.png").write_text("mine")
     pixels = {
-        "_target_": f"{HOUSE}.data.images.resize_rules.read_picture",
+        "_target_": f"{PROJECT}.data.images.resize_rules.read_picture",
         "file": str(folder / "any.png"),
     }
-    images = {"_target_": f"{HOUSE}.data.images.resize_rules.as_images", "pixels": pixels}
+    images = {"_target_": f"{PROJECT}.data.images.resize_rules.image_tensor", "pixels": pixels}
     grid = {
-        "_target_": f"{HOUSE}.sampling.picture.captioned_grid",
+        "_target_": f"{PROJECT}.sampling.picture.captioned_grid",
         "images": images,
         "captions": ["x"],
         "columns": 1,
@@ -40,36 +40,36 @@ def hostile(folder) -> dict[str, dict[str, Any]]:
     saved = {"picture": grid, "path": str(folder / "victim.png"), "metadata": {}}
     text = {"_target_": "pathlib.Path", "_args_": [str(folder / "secret.txt")]}
     return {
-        "a picture saved": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved},
+        "a picture saved": {"_target_": f"{PROJECT}.sampling.picture.save_png", **saved},
         "the same, deeper": {
             **RATE,
-            "floor": {"_target_": f"{HOUSE}.sampling.picture.save_png", **saved},
+            "floor": {"_target_": f"{PROJECT}.sampling.picture.save_png", **saved},
         },
-        "a text read": {"_target_": f"{HOUSE}.data.records.dataset_files.text_of", "path": text},
+        "a text read": {"_target_": f"{PROJECT}.data.records.dataset_files.text_of", "path": text},
         "a trainer": {"_target_": "lightning.pytorch.Trainer", "default_root_dir": str(folder)},
         "a profile written": {
             "_target_": "lightning.pytorch.profilers.SimpleProfiler",
             **{"dirpath": str(folder), "filename": "victim"},
         },
         "a table read": {
-            "_target_": f"{HOUSE}.data.sequences.array_file.ArrayFile",
+            "_target_": f"{PROJECT}.data.sequences.array_file.ArrayFile",
             "path": str(folder / "secret.txt"),
         },
         "weights read": {
-            "_target_": f"{HOUSE}.text.encoder_file.read",
+            "_target_": f"{PROJECT}.text.encoder_file.read",
             "file": str(folder / "secret.txt"),
             "part": "x",
         },
         "another's dataset": {
-            "_target_": f"{HOUSE}.data.cached_dataset.CachedDataset",
+            "_target_": f"{PROJECT}.data.cached_dataset.CachedDataset",
             "store": str(folder),
         },
         "not a part of that group": {
-            "_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes",
+            "_target_": f"{PROJECT}.data.tasks.shapes.records.Shapes",
             "count": 10,
             "size": 8,
         },
-        "a network": {"_target_": f"{HOUSE}.nets.blocks.MLP", "width": 10**9},
+        "a network": {"_target_": f"{PROJECT}.nets.blocks.MLP", "width": 10**9},
         "a list": [RATE],
         "a name": "tinyflux_pl.diffusion.schedules.LearningRate",
         "nothing": {},
@@ -103,7 +103,8 @@ def test_a_replayed_bundle_builds_no_foreign_target(tmp_path, figure, monkeypatc
     passed = tried = 0
     for node in attacks.values():
         for group in ("experts", "timesteps", "objective"):
-            run = {"experts": {}, "timesteps": {"_target_": f"{HOUSE}.diffusion.timesteps.Uniform"}}
+            uniform = {"_target_": f"{PROJECT}.diffusion.timesteps.Uniform"}
+            run = {"experts": {}, "timesteps": uniform}
             run = {**run, group: {"x": node} if group == "experts" else node}
             checkpoint = SimpleNamespace(config={}, path=tmp_path / "checkpoint")
             bundle = SimpleNamespace(config=run, checkpoint=checkpoint, null_text=None)
@@ -161,7 +162,7 @@ def test_a_logger_stays_in_the_runs_folder_and_sends_no_file(options):
 
 def test_targets_of_the_project_and_of_the_user_are_built():
     assert build_saved(RATE, "schedule", {}, "config.json")(0) == 1.0
-    stripes = {"_target_": f"{HOUSE}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
+    stripes = {"_target_": f"{PROJECT}.data.tasks.shapes.records.Shapes", "count": 10, "size": 32}
     assert len(build_saved(stripes, "schedule", stripes, "config.json")) == 10, (
         "the command line names it"
     )

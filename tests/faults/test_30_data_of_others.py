@@ -54,7 +54,7 @@ def grouped(folder: Path) -> None:
     written(folder, "manifest.json", {"shard_size": 100})
 
 
-def torn(folder: Path) -> None:
+def damaged(folder: Path) -> None:
     written(folder, "manifest.json", '{"shard_size": 3')
     written(folder, "settings.json", "{")
 
@@ -64,7 +64,7 @@ ALONE: dict[str, Callable[[Path], None]] = {
     "shards": shards,
     "keys": described,
     "groups": grouped,
-    "torn": torn,
+    "torn": damaged,
 }
 INSIDE: dict[str, Callable[[Path], None]] = {
     "shards": shards,

@@ -181,7 +181,7 @@ def test_another_network_is_reported_before_weights_are_read(trained, tmp_path, 
 
 
 def test_a_training_state_that_expands_is_refused(trained, tmp_path, figure):
-    """Packed zeros, a tensor of one number seen many times over, a name that is there twice."""
+    """Packed zeros, a tensor of one number seen many times over, a name that is given twice."""
     state = {"step": 1, "optimizer": {"state": {}}, "callbacks": {}}
     torch.save(state, tmp_path / "state.pt")
     assert training_state.read(tmp_path / "state.pt")["step"] == 1

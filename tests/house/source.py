@@ -25,8 +25,8 @@ def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text(), filename=str(file))
 
 
-def room(module: str) -> str:
-    """The room of a dotted module of the house: '' for the package itself."""
+def package(module: str) -> str:
+    """The package of a dotted module of the project: '' for the package itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -55,7 +55,7 @@ def _collect(
             keep = module.split(".")
             drop = node.level - (1 if is_package else 0)
             base = ".".join([*(keep[:-drop] if drop else keep), *([base] if base else [])])
-        # `from tinyflux_pl import core` names a room by its alias
+        # `from tinyflux_pl import core` names a package by its alias
         collected += [(f"{base}.{alias.name}", node.lineno, on_import) for alias in node.names]
     inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)

@@ -142,7 +142,7 @@ def hidden(config: dict) -> set[str]:
     """Plain parameters of the house that the composed configuration does not list."""
     missing = set()
     for position, node in [("", config), *dotted(config)]:
-        if isinstance(node, dict) and str(node.get("_target_")).startswith(allowlist.HOUSE):
+        if isinstance(node, dict) and str(node.get("_target_")).startswith(allowlist.PROJECT):
             # a rate that does not fall
             idle = {"floor", "floor_kind"} if node.get("decay") == "constant" else set()
             names = plain_parameters(allowlist.resolve(node["_target_"])) - node.keys() - idle

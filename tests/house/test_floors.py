@@ -37,7 +37,7 @@ PRETRAINED = ("diffusers", "transformers", "peft", "torchao")
 
 
 def allowed(importer: str, imported: str) -> bool:
-    """True if a file of one room may import from another room."""
+    """True if a file of one package may import from another."""
     if importer == imported:
         return True
     if FLOORS[importer] == FLOORS[imported]:
@@ -45,24 +45,24 @@ def allowed(importer: str, imported: str) -> bool:
     return FLOORS[imported] < FLOORS[importer]
 
 
-def house_imports(file):
+def project_imports(file):
     for module, line, _ in source.imports(file):
         if module.startswith("tinyflux_pl."):
-            yield source.room(module), line
+            yield source.package(module), line
 
 
-def test_every_room_has_a_floor():
-    rooms = {p.name for p in source.PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
-    assert rooms <= set(FLOORS), f"no floor for {rooms - set(FLOORS)}"
+def test_every_package_has_a_floor():
+    folders = {p.name for p in source.PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+    assert folders <= set(FLOORS), f"no floor for {folders - set(FLOORS)}"
     loose = [source.name(f) for f in source.PACKAGE.glob("*.py") if f.name != "__init__.py"]
-    assert not loose, f"in no room: {loose}"
+    assert not loose, f"in no package: {loose}"
 
 
 def test_imports_run_downward():
     wrong = []
     for file in source.files():
-        here = source.room(source.module_of(file))
-        for there, line in house_imports(file):
+        here = source.package(source.module_of(file))
+        for there, line in project_imports(file):
             if there not in FLOORS:
                 continue  # a name of the package itself, such as __version__
             if not here or not allowed(here, there):
@@ -135,7 +135,7 @@ def test_heavy_packages_are_imported_inside_functions():
 
 
 @pytest.mark.parametrize(
-    ("packages", "rooms"),
+    ("frameworks", "packages"),
     [
         (("lightning", "pytorch_lightning"), ("training", "app")),
         (("hydra", "omegaconf"), ("config", "app")),
@@ -143,12 +143,13 @@ def test_heavy_packages_are_imported_inside_functions():
     ],
     ids=["lightning", "hydra", "pretrained"],
 )
-def test_frameworks_are_imported_only_in_their_rooms(packages, rooms):
+def test_frameworks_are_imported_only_in_their_packages(frameworks, packages):
     wrong = [
-        f"{source.name(file)}:{line}: {module} belongs in {', '.join(rooms)}"
+        f"{source.name(file)}:{line}: {module} belongs in {', '.join(packages)}"
         for file in source.files()
         for module, line, _ in source.imports(file)
-        if module.split(".")[0] in packages and source.room(source.module_of(file)) not in rooms
+        if module.split(".")[0] in frameworks
+        and source.package(source.module_of(file)) not in packages
     ]
     assert not wrong, "\n".join(wrong)
 

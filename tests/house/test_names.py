@@ -56,7 +56,7 @@ def offences(pattern: re.Pattern[str], outside: tuple[str, ...] = ()) -> list[st
     return [
         f"{source.name(file)}:{number}: {line}"
         for file in source.files()
-        if source.room(source.module_of(file)) not in outside
+        if source.package(source.module_of(file)) not in outside
         for number, line in code_lines(file)
         if pattern.search(line)
     ]

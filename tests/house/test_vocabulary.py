@@ -15,7 +15,9 @@ WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 DIALECT = frozenset(
     WORDS.findall(
         "told untold found held made given own whole others mine shown asked said beside odd luck "
-        "wanted known lot apart place places what"
+        "wanted known lot apart place places what "
+        "hole holes room rooms house torn theirs ours thing followed weightless having settle "
+        "together lies them"
     )
 )
 # In compounds the field has these words too: held-out data, a known key; found_inf is torch's.
@@ -125,6 +127,8 @@ def test_docstrings_begin_with_one_line():
     [
         "told = 1",
         "def _found(): ...",
+        "def read_hole(): ...",
+        "free_room = 1",
         "self.held = 2",
         "OTHERS = 3",
         "lambda own: own",

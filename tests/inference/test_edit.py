@@ -57,7 +57,7 @@ def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
     ("options", "inpaint", "what", "cure"),
     [
         ({"strength": 0.5}, 0, "no picture to begin from", "image=PICTURE"),
-        ({"strength": 0.5, "image": "x.png"}, 256, "fills holes", "leave strength= out"),
+        ({"strength": 0.5, "image": "x.png"}, 256, "network inpaints", "leave strength= out"),
         (
             {"references": ["x.png"], "image": "x.png"},
             0,
@@ -65,7 +65,7 @@ def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
             "leave image=",
         ),
         ({"mask": "x.png"}, 0, "mask= without image=", "image=PICTURE"),
-        ({"image": "x.png"}, 256, "no hole is given", "mask=PICTURE"),
+        ({"image": "x.png"}, 256, "no mask is given", "mask=PICTURE"),
     ],
 )
 def test_pictures_that_do_not_go_together_are_named(options, inpaint, what, cure):

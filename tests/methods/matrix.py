@@ -93,10 +93,10 @@ RELEASES: dict[str, tuple[str, Callable[[Path], Any], tuple[str, ...]]] = {
     "sd3": ("sd35_medium", releases_stability.sd35, ()),
     "flux3": ("flux3", releases_flux2.flux3, ("text.length=64", "text.layers=[1,2,4]")),
 }
-OURS = {"tinyflux": SMALLEST, "flux_core": CORE}
-FAMILIES = (*OURS, *RELEASES)
+PROJECT_FAMILIES = {"tinyflux": SMALLEST, "flux_core": CORE}
+FAMILIES = (*PROJECT_FAMILIES, *RELEASES)
 # two methods in one: each family trains, these also resume and draw, and ours train on two ranks
-COMBINED = {"few_step_lora": (*OURS, "flux2")}
+COMBINED = {"few_step_lora": (*PROJECT_FAMILIES, "flux2")}
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Project:
         """The family's release and the pictures of a subject, in a new folder."""
         for file in photographs(folder / "subject", ("chelsea", "coffee")).glob("*.txt"):
             file.unlink()  # pictures of a subject have one prompt
-        if family in OURS:
-            return cls(family, folder, OURS[family])
+        if family in PROJECT_FAMILIES:
+            return cls(family, folder, PROJECT_FAMILIES[family])
         model, save, small = RELEASES[family]
         save(folder / "release")
         weights = f"model.weights='{folder}/release'"
@@ -122,7 +122,7 @@ class Project:
     def words(self, method: str) -> tuple[str, ...]:
         """A cell's words for train.py; a network of this project starts from its run `full`."""
         further = (word.format(project=self.folder) for word in METHODS[method][0])
-        starts = method != "full" and self.family in OURS
+        starts = method != "full" and self.family in PROJECT_FAMILIES
         start = (f"init='{self.folder}/outputs/full'",) if starts else ()
         return (*self.network, *COMMON, f"method={method}", *further, *start)
 

@@ -78,8 +78,8 @@ def test_an_inpaint_network_initialised_from_its_base_gives_equal_outputs():
     report = start_from(fills, base.state_dict(), "base")
     assert report.new == ["net.inpaint_in.weight"] and not report.dropped and not report.widened
     x, t, cond = example(base)
-    hole = torch.randn(len(x), fills.inpaint_channels, *x.shape[2:])
-    assert torch.equal(fills(x, t, replace(cond, inpaint=hole)).sample, base(x, t, cond).sample)
+    inpaint = torch.randn(len(x), fills.inpaint_channels, *x.shape[2:])
+    assert torch.equal(fills(x, t, replace(cond, inpaint=inpaint)).sample, base(x, t, cond).sample)
 
 
 @torch.no_grad()

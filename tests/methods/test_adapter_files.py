@@ -10,7 +10,7 @@ from tests.denoisers.test_conformance import SMALL, example
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.registry import build_denoiser
 from tinyflux_pl.methods import adapter_export, peft_layers
-from tinyflux_pl.methods.adapted_network import merged_state, put_in, read_out
+from tinyflux_pl.methods.adapted_network import add_adapters, extract_adapter, merged_state
 from tinyflux_pl.methods.adapter_file import read_adapter
 from tinyflux_pl.methods.layer_patterns import short_name
 from tinyflux_pl.methods.lora import LoRA
@@ -36,7 +36,7 @@ class Adapted:
             if "lora_" in name or "lokr_" in name:
                 parameter.data += 0.1 * torch.randn_like(parameter)
         self.expected = self.answer(self.denoiser)
-        self.adapter = read_out(self.denoiser)
+        self.adapter = extract_adapter(self.denoiser)
 
     @torch.no_grad()
     def answer(self, denoiser):
@@ -72,7 +72,7 @@ def test_every_layout_round_trips_and_merges(family, kind, tmp_path):
         other = adapted.fresh()
         read = read_adapter(file, other)
         assert read.layout == layout
-        put_in(other, [(read, 1.0)])
+        add_adapters(other, [(read, 1.0)])
         assert adapted.difference(other) <= 2e-6
     merged = adapted.fresh(merged_state(adapted.denoiser))
     assert adapted.difference(merged) <= 2e-6
@@ -82,7 +82,7 @@ def test_every_layout_round_trips_and_merges(family, kind, tmp_path):
 def test_scale_zero_equals_the_base_and_scales_are_additive(family):
     adapted = Adapted(family)
     nothing = adapted.fresh()
-    put_in(nothing, [(adapted.adapter, 0.0)])
+    add_adapters(nothing, [(adapted.adapter, 0.0)])
     weights = nothing.state_dict()
     assert weights.keys() == adapted.state.keys()
     assert all(torch.equal(weights[key], value) for key, value in adapted.state.items())
@@ -90,7 +90,7 @@ def test_scale_zero_equals_the_base_and_scales_are_additive(family):
     # with equal weights and layers only the kernels' own rounding is left
     assert (adapted.answer(nothing) - adapted.base).abs().max() <= 2e-6 * adapted.base.abs().max()
     halves = adapted.fresh()
-    put_in(halves, [(adapted.adapter, 0.75), (adapted.adapter, 0.25)])
+    add_adapters(halves, [(adapted.adapter, 0.75), (adapted.adapter, 0.25)])
     assert adapted.difference(halves) <= 2e-6
 
 

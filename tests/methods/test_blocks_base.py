@@ -11,7 +11,7 @@ from tests.denoisers.test_conformance import SMALL, example
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.denoisers import gguf_linear
 from tinyflux_pl.methods import base_precision
-from tinyflux_pl.methods.adapted_network import merged_state, put_in, read_out
+from tinyflux_pl.methods.adapted_network import add_adapters, extract_adapter, merged_state
 from tinyflux_pl.methods.lora import LoRA
 from tinyflux_pl.methods.registry import build_method
 
@@ -42,7 +42,7 @@ def adapters():
         for name, parameter in denoiser.named_parameters():
             if "lora_" in name:
                 parameter.data += 0.1 * torch.randn_like(parameter)
-        read[kind] = read_out(denoiser)
+        read[kind] = extract_adapter(denoiser)
     return read
 
 
@@ -68,7 +68,7 @@ def test_a_lora_file_draws_on_blocks_as_on_their_numbers(adapters):
     question = example(plain)
     base = plain(*question).sample
     for denoiser in (plain, packed):
-        put_in(denoiser, [(adapters["lora"], 0.7)])
+        add_adapters(denoiser, [(adapters["lora"], 0.7)])
     answer = packed(*question).sample
     assert torch.equal(answer, plain(*question).sample) and not torch.equal(answer, base)
     with pytest.raises(ConfigError, match=r"merge[\s\S]*model\.packed=false"):
@@ -78,7 +78,7 @@ def test_a_lora_file_draws_on_blocks_as_on_their_numbers(adapters):
 @pytest.mark.parametrize("kind", ["dora", "lokr"])
 def test_adapters_that_compute_with_weights_are_refused_on_blocks(kind, adapters):
     with pytest.raises(ConfigError, match=rf"{kind}[\s\S]*model\.packed=false"):
-        put_in(both()[1], [(adapters[kind], 1.0)])
+        add_adapters(both()[1], [(adapters[kind], 1.0)])
 
 
 @pytest.mark.parametrize(

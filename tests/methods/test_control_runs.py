@@ -93,7 +93,7 @@ def test_the_command_that_closes_a_run_draws_after_a_map(root):
 
 
 def test_sampling_without_a_map_or_with_one_of_another_size_is_refused(root):
-    with pytest.raises(ConfigError, match="draws after a map"):
+    with pytest.raises(ConfigError, match="needs a map"):
         drawn(root, "control")
     Image.new("RGB", (48, 32)).save(root / "wide.png")
     with pytest.raises(ConfigError, match=r"the map is 48 x 32, and 32 x 32 are drawn"):

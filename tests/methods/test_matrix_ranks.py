@@ -19,7 +19,7 @@ def project(request, tmp_path_factory, pool):
 
 @pytest.mark.parametrize("method", matrix.METHODS)
 def test_two_ranks_move_the_same_weights_in_a_cell_of_the_matrix(project, method, pool):
-    if method in matrix.COMBINED and project.family not in matrix.OURS:
+    if method in matrix.COMBINED and project.family not in matrix.PROJECT_FAMILIES:
         return
     words = (*project.words(method), "optimizer.weight_decay=0", f"run={method}")
     first, second = pool.train(project.folder, *words)

@@ -123,7 +123,7 @@ def test_files_of_other_encoders_and_words_given_twice_are_refused(root, tmp_pat
     files.write_tensors(tmp_path / "other.safetensors", {"clip_l": torch.zeros(1, 768)}, {})
     with pytest.raises(CheckpointMismatch, match="clip_l"):
         drawn(root, base, f"embedding='{tmp_path}/other.safetensors'")
-    with pytest.raises(CheckpointMismatch, match="no embedding is there"):
+    with pytest.raises(CheckpointMismatch, match="no embedding found"):
         drawn(root, base, f"embedding='{tmp_path}'")
     file = f"{root}/outputs/word"
     with pytest.raises(ConfigError, match="twice"):
@@ -144,12 +144,12 @@ def test_an_sdxl_s_file_is_read_by_diffusers_to_the_same_tokens(tmp_path):
     for table, (encoder, tokenizer) in pairs.items():
         parts = {"text_encoder": getattr(pipe, encoder), "tokenizer": getattr(pipe, tokenizer)}
         pipe.load_textual_inversion({"large": tensors[table]}, token="large", **parts)
-    ours = pipeline(
+    actual = pipeline(
         settings("generate", tmp_path, "model=sdxl", *release, f"embedding='{file}'", "plan=skip")
     )
-    text = ours.sampler.text.encode(["a large red circle"])
-    theirs, _, pooled, _ = pipe.encode_prompt(
+    text = actual.sampler.text.encode(["a large red circle"])
+    reference, _, pooled, _ = pipe.encode_prompt(
         "a large red circle", do_classifier_free_guidance=False
     )
-    torch.testing.assert_close(text.tokens, theirs.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(text.tokens, reference.float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(text.pooled, pooled.float(), atol=1e-5, rtol=1e-5)

@@ -83,11 +83,11 @@ def two_ranks(folder: Path) -> Iterator[TwoRanks]:
     with ExitStack() as stack:
         children, connections = [], []
         for rank in range(RANKS):
-            ours, theirs = Pipe()
-            connections.append(ours)
-            work = _Rank(rank, port, theirs, tuple(connections))
+            actual, expected = Pipe()
+            connections.append(actual)
+            work = _Rank(rank, port, expected, tuple(connections))
             children.append(stack.enter_context(Child(work, folder / f"rank_{rank}.log")))
-            theirs.close()  # so that its end is noticed here
+            expected.close()  # so that its end is noticed here
         yield TwoRanks(children, connections)
 
 

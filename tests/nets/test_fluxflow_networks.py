@@ -115,7 +115,7 @@ def test_no_norm_stands_between_the_last_stage_and_the_picture(pair):
 
 
 def test_colours_reach_the_latents_and_come_back_without_any_activation(pair):
-    """With the branches silent a stage is linear and, where it has room, loses nothing."""
+    """With the branches silent a stage is linear, and lossless if it has enough channels."""
     torch.manual_seed(0)
     down, up = DownStage(3, 12), UpStage(12, 3, context=4, spade_hidden=4)
     for layer in (down.down, down.refine, up.up, up.refine):

@@ -23,8 +23,10 @@ def test_values_and_gradients_equal_the_reference_norm(kind):
     assert torch.allclose(out, expected)
     grad = torch.randn_like(out)
     gradients = torch.autograd.grad(out, leaves, grad)
-    for ours, theirs in zip(gradients, torch.autograd.grad(expected, leaves, grad), strict=True):
-        assert torch.allclose(ours, theirs)
+    for actual, reference in zip(
+        gradients, torch.autograd.grad(expected, leaves, grad), strict=True
+    ):
+        assert torch.allclose(actual, reference)
 
 
 def test_mixed_precision_keeps_each_gradient_in_its_own_dtype():

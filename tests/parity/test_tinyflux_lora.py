@@ -12,7 +12,7 @@ from tests.parity.test_tinyflux_network import Case, close
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.denoisers.tinyflux import TinyFluxDenoiser
 from tinyflux_pl.diffusion.paths import LinearPath
-from tinyflux_pl.methods.adapted_network import merged_state, put_in
+from tinyflux_pl.methods.adapted_network import add_adapters, merged_state
 from tinyflux_pl.methods.adapter_file import read_adapter
 from tinyflux_pl.methods.layer_patterns import matching
 from tinyflux_pl.methods.layer_plan import LayerPlan, plan_layers
@@ -84,7 +84,7 @@ def test_an_original_adapter_reproduces_its_outputs_attached_and_merged(recorded
     denoiser = around(case)
     adapter = read_adapter(tmp_path / "lora.safetensors", denoiser)
     assert adapter.layout == "tinyflux"
-    put_in(denoiser, [(adapter, 1.0)])
+    add_adapters(denoiser, [(adapter, 1.0)])
     close(output(denoiser, case), tensors["output.adapted"])
     state = merged_state(denoiser)
     plain = around(Case("full"))

@@ -40,5 +40,5 @@ def test_every_scalar_that_a_run_logs_has_one_chart():
 
 
 def test_a_metric_of_a_user_keeps_its_name():
-    by_panel, rest = panels.sorted_out({"mine/x": curve_of("mine/x", [1], [1.0])})
+    by_panel, rest = panels.group_by_panel({"mine/x": curve_of("mine/x", [1], [1.0])})
     assert by_panel == {} and list(rest) == ["mine/x"]

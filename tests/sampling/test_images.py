@@ -49,12 +49,12 @@ def test_an_image_does_not_depend_on_the_batch_size(denoiser, negative):
         [RED, BLUE, BLUE, RED, RED],
         {"indices": [0, 0, 1, 1, 2], "seed": 3, "negative_prompt": negative},
     )
-    together = sampler().images(denoiser, prompts, **options)
+    joint = sampler().images(denoiser, prompts, **options)
     for size in (1, 2, 3):
         turns = list(sampler(size).batches(denoiser, prompts, **options))
         assert [len(turn) for turn in turns] == {1: [1] * 5, 2: [2, 2, 1], 3: [3, 2]}[size]
-        torch.testing.assert_close(torch.cat(turns), together, atol=1e-6, rtol=0)
-    assert not torch.allclose(together[0], together[3])  # one prompt, two indices
+        torch.testing.assert_close(torch.cat(turns), joint, atol=1e-6, rtol=0)
+    assert not torch.allclose(joint[0], joint[3])  # one prompt, two indices
 
 
 def test_a_prompt_is_encoded_once_for_any_batch_size(denoiser):

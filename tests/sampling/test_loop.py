@@ -98,9 +98,9 @@ def test_an_image_depends_on_its_id_and_not_on_its_batch():
             max_batch=max_batch,
         )
 
-    together = draw([0, 1, 2, 3, 4], 5)
-    torch.testing.assert_close(draw([0, 1, 2, 3, 4], 2), together)
-    torch.testing.assert_close(draw([3, 1], 1), together[[3, 1]])
+    joint = draw([0, 1, 2, 3, 4], 5)
+    torch.testing.assert_close(draw([0, 1, 2, 3, 4], 2), joint)
+    torch.testing.assert_close(draw([3, 1], 1), joint[[3, 1]])
 
 
 def test_samples_are_a_function_of_seed_and_stream():

@@ -48,8 +48,10 @@ def reference(release, layers=(1, 2, 3)):
     return encoder(release[0], release[1], layers=list(layers), revision=None)
 
 
-def same(ours, theirs):
-    for one, other in zip(ours.encode(PROMPTS).tokens, theirs.encode(PROMPTS).tokens, strict=True):
+def same(actual, expected):
+    for one, other in zip(
+        actual.encode(PROMPTS).tokens, expected.encode(PROMPTS).tokens, strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 

@@ -31,8 +31,8 @@ def test_sd35_reads_three_encoders_one_after_another(folder):
         and bool(embeddings.mask.all())
     )
     assert not embeddings.tokens[:, :77, 24:].any() and not text._models
-    together = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16).encode(PROMPTS)
-    torch.testing.assert_close(embeddings.tokens, together.tokens, atol=1e-5, rtol=1e-5)
+    joint = ClipPairText(folder, pooled="both", zero_null=False, t5_length=16).encode(PROMPTS)
+    torch.testing.assert_close(embeddings.tokens, joint.tokens, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(text.null().tokens, text.encode([""]).tokens)
 
 

@@ -88,10 +88,10 @@ def test_flux1_draws_with_it_as_diffusers_does(release, distilled):
     folder, parts = distilled
     small = (f"text.length={LENGTH}", f"sampler.steps={STEPS}")
     choice = ("text=distill_t5", f"text.t5='{folder}'")
-    ours = drawing.ours("flux1_dev", release, HEIGHT, WIDTH, *choice, *small)
-    reference = drawing.theirs("FluxPipeline", release)
+    actual = drawing.project_pipeline("flux1_dev", release, HEIGHT, WIDTH, *choice, *small)
+    reference = drawing.diffusers_pipeline("FluxPipeline", release)
     _, pooled, _ = reference.encode_prompt([drawing.PROMPT], max_sequence_length=LENGTH)
-    noise = drawing.noise(ours)
+    noise = drawing.noise(actual)
     image = reference(
         prompt_embeds=projected(parts, ids_of(release, [drawing.PROMPT])),
         pooled_prompt_embeds=pooled,
@@ -102,7 +102,7 @@ def test_flux1_draws_with_it_as_diffusers_does(release, distilled):
         guidance_scale=3.5,
         output_type="pt",
     ).images
-    assert drawing.difference(drawing.draw(ours), image) <= 1e-5
+    assert drawing.difference(drawing.draw(actual), image) <= 1e-5
 
 
 def test_a_t5_without_the_projection_is_refused(release):
@@ -115,4 +115,6 @@ def test_a_narrow_t5_is_refused_for_a_wider_network(release, tmp_path):
     narrow = releases.flan_t5(tmp_path, width=NARROW)
     layout = ("text.subfolders.t5=''", f"text.tokenizer='{release}'")
     with pytest.raises(SpecMismatch, match=r"16.*8|8.*16"):
-        drawing.ours("flux1_dev", release, HEIGHT, WIDTH, f"text.t5='{narrow}'", *layout)
+        drawing.project_pipeline(
+            "flux1_dev", release, HEIGHT, WIDTH, f"text.t5='{narrow}'", *layout
+        )

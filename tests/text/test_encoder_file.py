@@ -77,8 +77,8 @@ def read(file, part, skeleton):
     )
 
 
-def same(ours, theirs):
-    for one, other in ((ours.tokens, theirs.tokens), (ours.pooled, theirs.pooled)):
+def same(actual, published):
+    for one, other in ((actual.tokens, published.tokens), (actual.pooled, published.pooled)):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
@@ -123,24 +123,28 @@ def test_clip_encoders_equal_those_that_diffusers_loads_from_the_file(
         for k, v in tensors.items()
         if k.startswith(tuple(filter(None, encoder_file.PARTS[part])))
     }
-    theirs = create_diffusers_clip_model_from_ldm(
+    published = create_diffusers_clip_model_from_ldm(
         type(original),
         checkpoint,
         subfolder=subfolder,
         config=str(folder),
         torch_dtype=torch.float32,
     ).state_dict()
-    ours = read(file, part, original)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    actual = read(file, part, original)
+    assert actual.keys() == published.keys() and all(
+        torch.equal(actual[key], published[key]) for key in actual
+    )
 
 
 def test_t5_equals_the_one_that_diffusers_loads_from_the_file(three):
     from diffusers.loaders.single_file_utils import convert_sd3_t5_checkpoint_to_diffusers
 
     _, pipeline, file = three
-    theirs = convert_sd3_t5_checkpoint_to_diffusers(sd35_file(pipeline))
-    ours = read(file, "t5xxl", pipeline.text_encoder_3)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    published = convert_sd3_t5_checkpoint_to_diffusers(sd35_file(pipeline))
+    actual = read(file, "t5xxl", pipeline.text_encoder_3)
+    assert actual.keys() == published.keys() and all(
+        torch.equal(actual[key], published[key]) for key in actual
+    )
 
 
 def test_missing_encoders_are_taken_from_the_release_folder(xl, tmp_path):

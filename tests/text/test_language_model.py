@@ -98,9 +98,9 @@ def test_flux3_rounds_prompt_lengths_up_and_gives_padding_position_one(tmp_path)
         )
         torch.testing.assert_close(text.encode([prompt]).tokens, expected, atol=1e-5, rtol=1e-5)
         lengths.add(expected.shape[1])
-    together = text.encode(PROMPTS)
-    assert len(lengths) > 1 and together.tokens.shape[1] == max(lengths)
-    assert together.mask.sum(1).tolist() == [text.encode([p]).tokens.shape[1] for p in PROMPTS]
+    joint = text.encode(PROMPTS)
+    assert len(lengths) > 1 and joint.tokens.shape[1] == max(lengths)
+    assert joint.mask.sum(1).tolist() == [text.encode([p]).tokens.shape[1] for p in PROMPTS]
 
 
 def test_a_truncated_prompt_is_reported_with_its_length(qwen3, recwarn):

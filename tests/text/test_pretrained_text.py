@@ -58,11 +58,11 @@ def test_tokens_come_from_t5_and_pooled_text_from_clip(both, t5, clip):
 
 
 def test_embeddings_do_not_depend_on_the_batch(both):
-    together, alone = both.encode(PROMPTS), both.encode(PROMPTS[:1])
-    torch.testing.assert_close(together.tokens[0, :4], alone.tokens[0, :4], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(together.pooled[0], alone.pooled[0], atol=1e-6, rtol=1e-5)
+    joint, alone = both.encode(PROMPTS), both.encode(PROMPTS[:1])
+    torch.testing.assert_close(joint.tokens[0, :4], alone.tokens[0, :4], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(joint.pooled[0], alone.pooled[0], atol=1e-6, rtol=1e-5)
     both.batch_size = 1
-    torch.testing.assert_close(both.encode(PROMPTS).tokens, together.tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both.encode(PROMPTS).tokens, joint.tokens, atol=1e-5, rtol=1e-5)
 
 
 def test_the_null_text_is_the_empty_prompt(both):

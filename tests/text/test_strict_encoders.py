@@ -210,9 +210,11 @@ def test_a_tokenizer_with_ids_beyond_the_embedding_is_refused_before_weights_are
         CheckpointMismatch, match=r"ids up to 99, and CLIPTextModel embeddings of \d+ only"
     ):
         _ = text.text_spec
-    torn = words(pipeline, tmp_path / "torn", lambda settings: settings.update(model={"vocab": 3}))
+    damaged = words(
+        pipeline, tmp_path / "torn", lambda settings: settings.update(model={"vocab": 3})
+    )
     with pytest.raises(CorruptCheckpoint, match=r"not a vocabulary[\s\S]*tokenizer\.json"):
-        _ = torn.text_spec
+        _ = damaged.text_spec
 
 
 def test_a_tokenizer_of_another_kind_of_encoder_is_refused(pipeline, tmp_path):

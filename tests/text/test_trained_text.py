@@ -29,9 +29,9 @@ def test_a_prompt_has_the_same_ids_everywhere_and_padding_changes_nothing():
     assert encoded.mask.sum(1).tolist() == [3, 6, 1]
     assert torch.equal(encoded.tokens[0, :3], encoded.tokens[1, :3])
     alone = network(text.encode(["a red circle"]).trimmed())
-    together = network(encoded)
-    torch.testing.assert_close(together.tokens[:1, :3], alone.tokens)
-    torch.testing.assert_close(together.pooled[:1], alone.pooled)
+    joint = network(encoded)
+    torch.testing.assert_close(joint.tokens[:1, :3], alone.tokens)
+    torch.testing.assert_close(joint.pooled[:1], alone.pooled)
     with pytest.warns(UserWarning, match="is cut at 6"):
         text.encode(["a b c d e f g"])
 

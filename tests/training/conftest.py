@@ -57,7 +57,7 @@ def full(monkeypatch):
 
     def refuse(path, **named):
         if named["step"] in steps:
-            raise DiskFull("no room", where=str(path), cure="free some space")
+            raise DiskFull("no space", where=str(path), cure="free some space")
         return save(path, **named)
 
     monkeypatch.setattr(directory, "save", refuse)

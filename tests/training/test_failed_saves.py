@@ -15,7 +15,7 @@ def test_a_failed_save_is_raised_by_the_next_call(tmp_path, module, trainer, ful
     # at once: what is trained until the next save would be lost
     module.step = 5 if call == "next step" else 8
     kept._writer._thread.join()
-    with pytest.raises(DiskFull, match="no room") as caught:
+    with pytest.raises(DiskFull, match="no space") as caught:
         kept.last if call == "last" else kept.on_train_batch_end(trainer, module)
     assert caught.value.where.endswith("step_0000004") and caught.value.cure
 
@@ -50,4 +50,4 @@ def test_a_pending_save_finishes_when_training_raises(
     module.step = 8
     kept.on_train_batch_end(trainer, module)
     kept.on_exception(trainer, module, RuntimeError("training failed"))
-    assert "could not be written: no room" in capsys.readouterr().err
+    assert "could not be written: no space" in capsys.readouterr().err

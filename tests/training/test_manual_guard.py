@@ -24,7 +24,7 @@ def judged(guard, name, norm, step, loss=1.0, limited=True):
     stepped = optimizer()
     before = stepped.param_groups[0]["params"][0].clone()
     values = torch.tensor(loss), torch.tensor(float(norm))
-    guard.judge(name, stepped, *values, step, limited=limited)
+    guard.check_optimizer_step(name, stepped, *values, step, limited=limited)
     stepped.step()
     return not torch.equal(before, stepped.param_groups[0]["params"][0])
 

@@ -86,20 +86,20 @@ def test_a_truncated_last_row_is_ignored(log, cut):
     assert [row["step"] for row in rows(again)] == ["5", "10", "12"]
 
 
-@pytest.mark.parametrize("room", [0, 3])
-def test_a_full_disk_is_reported_as_disk_full(log, monkeypatch, room):
+@pytest.mark.parametrize("free_bytes", [0, 3])
+def test_a_full_disk_is_reported_as_disk_full(log, monkeypatch, free_bytes):
     honest, before = os.pwrite, log.path.read_bytes()
 
     def full(handle, line, position):
-        if not room and line not in before:
+        if not free_bytes and line not in before:
             raise OSError(errno.ENOSPC, "No space left on device")
         return honest(
-            handle, line if line in before else line[:room], position
+            handle, line if line in before else line[:free_bytes], position
         )  # as the kernel does: what fits, and no error
 
     monkeypatch.setattr(os, "pwrite", full)
     for step in (12, 15):  # a row that grows, and a new one
-        with pytest.raises(DiskFull, match=r"no room to write metrics\.csv"):
+        with pytest.raises(DiskFull, match=r"no space to write metrics\.csv"):
             MetricsFile.log_metrics(copy.deepcopy(log), {"train/loss": 0.5}, step)
         assert log.path.read_bytes() == before
 

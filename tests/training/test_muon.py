@@ -21,17 +21,17 @@ def gradients(parameters, seed):
 
 
 def test_steps_equal_those_of_torch_up_to_bf16():
-    ours, theirs = weights(), weights()
+    actual, expected = weights(), weights()
     options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
     one, other = (
-        Muon(ours, **options),
-        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options),
+        Muon(actual, **options),
+        torch.optim.Muon(expected, adjust_lr_fn="match_rms_adamw", **options),
     )
     for step in range(4):
-        for parameters, optimizer in ((ours, one), (theirs, other)):
+        for parameters, optimizer in ((actual, one), (expected, other)):
             gradients(parameters, 10 + step)
             optimizer.step()
-    for a, b, start in zip(ours, theirs, weights(), strict=True):
+    for a, b, start in zip(actual, expected, weights(), strict=True):
         assert (a - b).norm() < 0.02 * (b - start).norm()
         assert torch.equal(one.state[a]["momentum_buffer"], other.state[b]["momentum_buffer"])
 
@@ -54,14 +54,14 @@ def test_singular_values_of_an_update_are_near_one(shape):
 
 
 def test_the_memory_bound_changes_only_rounding(monkeypatch):
-    together, separate = weights(), weights()
-    gradients(together, 1)
+    joint, separate = weights(), weights()
+    gradients(joint, 1)
     gradients(separate, 1)
-    Muon(together).step()
+    Muon(joint).step()
     monkeypatch.setattr(muon, "MAX_STACK_BYTES", 16 * 48 * 4 * 2)
     assert sorted(map(len, muon._stacks(separate))) == [1, 2, 2, 2]
     Muon(separate).step()
-    for a, b, start in zip(together, separate, weights(), strict=True):
+    for a, b, start in zip(joint, separate, weights(), strict=True):
         assert (a - b).norm() < 0.02 * (b - start).norm()
 
 

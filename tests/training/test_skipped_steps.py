@@ -48,9 +48,9 @@ def test_too_many_consecutive_rejections_stop_the_run_at_the_last_good_state(tmp
     )
 
 
-@pytest.mark.parametrize("room", [4, 3])
+@pytest.mark.parametrize("free_bytes", [4, 3])
 def test_micro_batches_of_an_accumulated_step_are_kept_within_a_memory_bound(
-    tmp_path, monkeypatch, room
+    tmp_path, monkeypatch, free_bytes
 ):
     """They are on the device, whose memory is short; dropped ones are read again."""
     run = Small(
@@ -60,7 +60,7 @@ def test_micro_batches_of_an_accumulated_step_are_kept_within_a_memory_bound(
         accumulation=4,
     )
     one = sum(t.nbytes for t in named_tensors(run.samples.__getitems__([0, 1, 2, 3])).values())
-    monkeypatch.setattr(nonfinite_guard, "MAX_BATCH_BYTES", room * one)
+    monkeypatch.setattr(nonfinite_guard, "MAX_BATCH_BYTES", free_bytes * one)
     seen, kept = [], []
 
     def count(trainer, module, outputs, batch, _):
@@ -70,9 +70,9 @@ def test_micro_batches_of_an_accumulated_step_are_kept_within_a_memory_bound(
     run.trainer.callbacks.append(At("on_train_batch_end", count))
     with pytest.raises(NumericsError):
         run.run()
-    assert max(kept[3::4]) == (4 if room == 4 else 1), "at the last micro-batch of a step"
+    assert max(kept[3::4]) == (4 if free_bytes == 4 else 1), "at the last micro-batch of a step"
     replay = Replay.read(tmp_path / "replay_0000014")
-    assert replay.read_again == (room < 4) and not replay.moved
+    assert replay.read_again == (free_bytes < 4) and not replay.moved
     ids = [i for batch in replay.batches for i in batch.sample_ids.tolist()]
     assert (
         ids

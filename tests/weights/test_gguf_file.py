@@ -34,9 +34,9 @@ def test_packed_values_are_those_of_the_package(kind, tmp_path):
     file = tmp_path / "a.gguf"
     meant = gguf_files.write(file, some(), kind)
     read = tensor_files.tensors(file)
-    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    expected = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     for key, value in read.items():
-        library = gguf.quants.dequantize(theirs[key].data, theirs[key].tensor_type)
+        library = gguf.quants.dequantize(expected[key].data, expected[key].tensor_type)
         assert torch.equal(value, torch.tensor(library).reshape(value.shape)), key
         assert torch.equal(value, meant[key]) and bool(value.isfinite().all())
         assert tensor_files.outlines(file)[key].dtype == torch.float32

@@ -1,1 +1,1 @@
-"""Floor 7: beside the entry scripts, the only room that knows Hydra."""
+"""Floor 7: beside the entry scripts, the only package that imports Hydra."""

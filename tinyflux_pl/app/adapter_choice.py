@@ -11,8 +11,8 @@ from tinyflux_pl.core.errors import ConfigError
 CURE = "lora=FILE, lora=[A.safetensors:0.8,B.safetensors], or lora={A.safetensors: 0.8}"
 
 
-def chosen(lora: Any) -> list[tuple[Path, float]]:
-    """Place and scale of each adapter; ConfigError for a value that is none, or names one twice."""
+def parse_adapters(lora: Any) -> list[tuple[Path, float]]:
+    """Path and scale of each adapter; ConfigError for an invalid value or one named twice."""
     if lora is None:
         return []
     if isinstance(lora, dict):
@@ -29,7 +29,7 @@ def chosen(lora: Any) -> list[tuple[Path, float]]:
 
 
 def _split(entry: str) -> tuple[Path, float]:
-    """ "FILE:0.8" -> FILE, 0.8; a file whose own name ends so is taken as it is."""
+    """ "FILE:0.8" -> FILE, 0.8; a file whose own name ends like that wins."""
     path, colon, scale = entry.rpartition(":")
     if not colon or Path(entry).expanduser().exists():
         return Path(entry), 1.0

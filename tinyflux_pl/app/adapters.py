@@ -1,4 +1,4 @@
-"""Adapters by command: merge into their base, take out again, write for other programs.
+"""Adapter commands: merge into the base, take out again, export for other programs.
 
 python -m tinyflux_pl.app.adapters merge outputs/LORA_RUN merged
 python -m tinyflux_pl.app.adapters unmerge merged base
@@ -71,7 +71,7 @@ def merge(source: Path, target: Path, base: str | None = None) -> str:
 
 
 def unmerge(source: Path, target: Path, base: str | None = None) -> str:
-    """Write the base of a merged checkpoint, equal to the bit: it is read where it lies."""
+    """Write the base of a merged checkpoint, bit-identical: copied from where it is stored."""
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.inference.described_parts import explained
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
@@ -124,7 +124,7 @@ def export(source: Path, target: Path, layout: str = "peft") -> str:
 
 
 def _loaded(source: Path, base: str | None) -> tuple[Checkpoint, Any]:
-    """The checkpoint of an adapter, and its denoiser with base and averages."""
+    """The checkpoint of an adapter, and its denoiser with base weights and EMA."""
     from tinyflux_pl.inference.adapters import require_adapter
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.inference.pipeline import Pipeline

@@ -27,7 +27,7 @@ MEASURED_STEP = 3  # of a dry run, whose memory is measured
 
 
 class AutoencoderKind:
-    """Of app.module_kinds.ModuleKind."""
+    """Implements app.module_kinds.ModuleKind for autoencoders."""
 
     manual_steps = True
     not_averaged = ("critic.",)
@@ -39,7 +39,7 @@ class AutoencoderKind:
         return networks(checkpoint)
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> ManualGuard:
-        """One judgement for each optimizer's step."""
+        """A guard that checks the step of each optimizer separately."""
         from tinyflux_pl.training.manual_guard import ManualGuard
 
         keys = parts.config.callbacks
@@ -66,7 +66,7 @@ class AutoencoderKind:
         )
 
     def dry_run_start(self, parts: Parts, start: int) -> int:
-        """Such that the measured step has the critic and its penalty."""
+        """The start step at which the measured step has the critic and its penalty."""
         objective: Any = parts.objective(None, ())
         return objective.heaviest_step(start, MEASURED_STEP)
 
@@ -107,7 +107,7 @@ class AutoencoderKind:
         )
 
     def measures(self, parts: Parts, datamodule: CachedLatents) -> list[Measure]:
-        """None of its own."""
+        """No further measures."""
         return []
 
     def grid(self, parts: Parts) -> Any:

@@ -1,4 +1,4 @@
-"""Pipelines from a configuration: of a checkpoint, or of published weights."""
+"""Pipelines from a configuration: of a checkpoint or of published weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pipeline(config: Generate) -> Any:
     from tinyflux_pl.inference.pipeline import device_of
 
     unread_settings.check_drawing(config)
-    config = packed_file.decided(release_settings.followed(config))
+    config = packed_file.resolve_packed(release_settings.with_release_settings(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.checkpoint is None:
         compare_references(config, None)
@@ -44,10 +44,10 @@ def pipeline(config: Generate) -> Any:
         built = simulation.simulated(config)
     else:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
-    built = with_adapters(built, adapter_choice.chosen(config.lora))
-    built = with_embeddings(built, embedding_choice.chosen(config.embedding))
+    built = with_adapters(built, adapter_choice.parse_adapters(config.lora))
+    built = with_embeddings(built, embedding_choice.parse_embeddings(config.embedding))
     command = recordable(config.overrides)
-    built = built.marked(command=command) if command else built
+    built = built.with_metadata(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     unread_settings.check_sampling(config, built.sampler.settings)
     report.notes(distilled_settings.notes(built))
@@ -63,24 +63,24 @@ def pipeline(config: Generate) -> Any:
         built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
     built = drawing_cache.with_cache(built, config)
     built = staging.with_stored_prompts(built, config)
-    built = staging.packed(built, config)
+    built = staging.with_packed_weights(built, config)
     placement = staging.placement_of(config)
     require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
 
 
 def require_resident_branch(config: Generate, placement: Placement) -> None:
-    """Raise ConfigError for blocks in turn beside a control branch, which reads them all."""
+    """Raise ConfigError for block offloading with a control branch, which reads all blocks."""
     if config.control is not None and placement.denoiser == "blocks":
         raise ConfigError(
-            "within this budget blocks come in turn, which a control branch does not follow",
+            "this budget needs block offloading, which does not work with a control branch",
             where="engine.budget",
             cure="engine.placement=sequential, a larger engine.budget, or engine.precision=int8",
         )
 
 
 def compare_references(config: Generate, seen: int | None) -> None:
-    """Refuse references that the weights have never seen, and warn of more than they have.
+    """Refuse references that the weights were not trained on; warn of more than they were.
 
     `seen` is the count of the weights without the adapters of `lora`.
     """
@@ -88,7 +88,7 @@ def compare_references(config: Generate, seen: int | None) -> None:
 
     if not config.references:
         return
-    count = seen_references.with_adapters(seen, adapter_choice.chosen(config.lora))
+    count = seen_references.with_adapters(seen, adapter_choice.parse_adapters(config.lora))
     if config.image is None and config.mask is None:  # which references do not go with
         seen_references.require_some(count)
     if (line := seen_references.excess(len(config.references), count)) is not None:
@@ -162,7 +162,7 @@ def _of_model(config: Generate) -> Any:
             "release's FOLDER)",
         )
     if model.get("inpaint") and not model.get("random_weights"):
-        what = "no release has trained an input for holes: its weights would be zeros"
+        what = "no release has trained an inpainting input: its weights would be zeros"
         cure = "checkpoint=RUN of a run that trained it (data=pairs with masks), or leave it out"
         raise ConfigError(what, where="model.inpaint", cure=cure)
     require_attention_kernel(model, device_of(config.hardware.accelerator))

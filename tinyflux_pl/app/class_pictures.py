@@ -1,4 +1,4 @@
-"""Pictures of a subject's class, drawn by the weights that a run starts from."""
+"""Class pictures for prior preservation, drawn by the weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class ClassDrawer:
-    """The base, as the run's own sampler draws it (app.drawn_pictures.Drawer)."""
+    """The base weights with the run's own sampler (app.drawn_pictures.Drawer)."""
 
     target = CLASS_PICTURES
     kind = "class"
     captioned = False
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides the pictures, but for the device and its number format."""
+        """Plain data that determines the pictures, except device and number format."""
         return {
             "base": _base(parts),
             "prompt": node["prompt"],
@@ -54,7 +54,7 @@ class ClassDrawer:
         return denoiser, parts.sampler(parts.image_size)
 
     def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
-        """The base without weights."""
+        """The base network without weights."""
         import torch
 
         from tinyflux_pl.app.planned_batch import planned_batch
@@ -68,7 +68,7 @@ class ClassDrawer:
 
 
 def _base(parts: Parts[Train]) -> dict[str, Any]:
-    """The content of the weights that the run starts from, wherever they lie."""
+    """The identity of the weights that the run starts from."""
     import torch
 
     from tinyflux_pl.methods import base_weights

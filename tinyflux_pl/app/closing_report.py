@@ -1,4 +1,4 @@
-"""The HTML report that training runs and sweeps end with; failing to write it fails neither."""
+"""The HTML report at the end of training runs and sweeps; failing to write it is no error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "report.html"
 
 
 def with_report(recipe: Recipe) -> Recipe:
-    """Decorate a recipe to write report.html when it ends, also by an error, if it began a start.
+    """Decorate a recipe to write report.html at its end, even after an error, once it has started.
 
     A run that failed or was stopped has the page without the attention maps, which cost seconds.
     `report: false` leaves the page out.
@@ -40,7 +40,7 @@ def with_report(recipe: Recipe) -> Recipe:
 
 
 def sweep_report(folder: Path) -> None:
-    """Write the page of a sweep of training runs, unless each of them left its own out."""
+    """Write the page of a sweep of training runs, unless all of them disabled theirs."""
     from tinyflux_pl.report.sweep_files import job_folders
     from tinyflux_pl.report.write import write_sweep_report
 
@@ -55,7 +55,7 @@ def _write(folder: Path, complete: bool) -> None:
 
 
 def _say(write: Callable[[], Path]) -> None:
-    """One line: the page, or the reason why there is none."""
+    """Print one line: the path of the page, or the reason why there is none."""
     try:
         tables.line(f"report: {write()}")
     except Exception as error:  # results and errors of the runs matter more than their page

@@ -58,14 +58,16 @@ class Parts(Generic[J]):
 
         Settings that the configuration leaves open come from the release's files.
         """
-        parts = cls.built_from(release_settings.followed(hardware.resolve_auto(config)))
+        parts = cls.built_from(
+            release_settings.with_release_settings(hardware.resolve_auto(config))
+        )
         pathway.check(parts.config)
         _ = parts.device  # raises for a missing GPU
         return parts
 
     @classmethod
     def built_from(cls, config: J) -> Parts[J]:
-        """Build the components of a configuration as it stands."""
+        """Build the components of a configuration as it is."""
         parts = (build(getattr(config, name), name) for name in ("codec", "text", "path"))
         return cls(config, *parts, pathway.port_experts(config), pathway.target_experts(config))
 
@@ -73,7 +75,7 @@ class Parts(Generic[J]):
     def method(self) -> Method:
         """The training method of a run."""
         method = build(self.config.method, "method")
-        method.read_by(self.text)
+        method.set_text_encoder(self.text)
         return method
 
     @property
@@ -134,7 +136,7 @@ class Parts(Generic[J]):
 
     @property
     def cached(self) -> dict[str, Expert | TargetExpert]:
-        """All that is cached of the teachers, by the group of the cache."""
+        """All experts with cached columns, by the group of the cache."""
         return {**self.experts, **{target.name: target for target in self.targets.values()}}
 
     def groups(self, source: str) -> dict[str, tuple[str, ...]]:
@@ -143,7 +145,7 @@ class Parts(Generic[J]):
 
     @cached_property
     def online_teacher(self) -> Teacher | None:
-        """The teacher that predicts in every step, if one does."""
+        """The teacher that predicts in every step, or None."""
         return online_teacher.load(self.config, self.codec, self.text)
 
     def teacher(self, group: str) -> Any:
@@ -168,7 +170,7 @@ class Parts(Generic[J]):
         return self.method.objective(objective, run_sampling.settings(self.config))
 
     def student(self, start: Callable[[Any], None] | None = None) -> Any:
-        """The denoiser to train, prepared by the method; `start` first puts its weights in.
+        """The denoiser to train, prepared by the method; `start` loads its initial weights first.
 
         Weights that train are fp32, whatever dtype a release is drawn in: a bf16 weight near 1
         moves in steps of 1/128, and an update of 1e-5 would be rounded away.
@@ -222,8 +224,8 @@ class Parts(Generic[J]):
         """The image sampler of previews and of the final evaluation."""
         from tinyflux_pl.sampling.images import ImageSampler
 
-        settings = self.method.drawn(run_sampling.settings(self.config))
-        text, max_batch = self.method.drawn_text(self.text), self.config.hardware.drawn_at_once
+        settings = self.method.sampling_settings(run_sampling.settings(self.config))
+        text, max_batch = self.method.sampling_text(self.text), self.config.hardware.drawn_at_once
         return ImageSampler(self.codec, text, settings, image_size, max_batch)
 
     def description(self, denoiser: Any, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -238,7 +240,7 @@ class Parts(Generic[J]):
             "path": part(self.path),
             "codec": part(self.codec),
             "text": part(self.text),
-            "sampler": asdict(self.method.drawn(run_sampling.settings(self.config))),
+            "sampler": asdict(self.method.sampling_settings(run_sampling.settings(self.config))),
             "image_size": list(image_size),
             "experts": pathway.teachers(self.config),
             "data": self.config.data.name,

@@ -1,4 +1,4 @@
-"""The maps of a control branch: what a run's data and network have to agree on."""
+"""Consistency of a run's data and network with regard to the maps of a control branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.core.hint_forms import LATENTS
 
 
 def hint_form(config: DataJob) -> str:
-    """The form in which the network that `model` names reads maps, if the data has any."""
+    """The form in which the network of `model` reads maps; LATENTS if the data has no maps."""
     from tinyflux_pl.denoisers.registry import class_of_builder
 
     if config.data.hint is None:
@@ -20,7 +20,7 @@ def hint_form(config: DataJob) -> str:
 
 
 def check(config: DataJob, network: Any) -> None:
-    """Raise ConfigError for a control branch without maps, or maps that nothing reads."""
+    """Raise ConfigError for a control branch without maps, or maps without a control branch."""
     reads = network.hint_shape(1, 1) is not None
     if reads and config.data.hint is None:
         cure = "data.hint=canny, or data.hint=FOLDER of maps with the pictures' names"

@@ -31,7 +31,7 @@ QUICK_STEPS = 2  # a multistep solver needs no more memory after its second step
 
 
 class DenoiserKind:
-    """Of app.module_kinds.ModuleKind."""
+    """Implements app.module_kinds.ModuleKind for denoisers."""
 
     manual_steps = False
     not_averaged = ()
@@ -43,7 +43,7 @@ class DenoiserKind:
         return network(checkpoint)
 
     def guard(self, bundle: ReplayBundle, parts: Parts) -> NonFiniteGuard:
-        """One judgement a step."""
+        """A guard that checks each step once."""
         from tinyflux_pl.training.nonfinite_guard import NonFiniteGuard
 
         keys = parts.config.callbacks
@@ -55,7 +55,7 @@ class DenoiserKind:
         """A FlowModule for the steps from `start` on."""
         from tinyflux_pl.training.flow_module import FlowModule
 
-        config, text = parts.config, parts.method.drawn_text(parts.text)
+        config, text = parts.config, parts.method.sampling_text(parts.text)
         objective = parts.student_objective(null_text(config, text, parts.method.reads))
         schedule = build(config.schedule, "schedule")
         optimizer = build(config.optimizer, "optimizer")
@@ -63,19 +63,19 @@ class DenoiserKind:
         return FlowModule(network, objective, optimizer, schedule, start, clip, guard, parts.method)
 
     def dry_run_start(self, parts: Parts, start: int) -> int:
-        """Every step takes the same memory."""
+        """`start`: every step takes the same memory."""
         return start
 
     def sampler(
         self, parts: Parts, sources: Sequence[Source], *, quick: bool = False
     ) -> ImageSampler:
-        """The run's sampler, with the pictures that the data's conditions show."""
-        from tinyflux_pl.sampling.images import words_only
+        """The run's sampler, conditioned on the pictures of the data."""
+        from tinyflux_pl.sampling.images import text_only
 
         validation = datasets(list(sources), False)[1]
         conditions = prompts.preview_conditions(parts.config, list(sources), validation)
         size, cell = parts.image_size, parts.codec.latent_spec.downsample
-        if conditions is not words_only:  # the pictures of conditions have the frame of their own
+        if conditions is not text_only:  # the pictures of conditions have the frame of their own
             _, rows, columns = prompts.latent_shape(sources[0])
             size = (rows * cell, columns * cell)
         sampler = replace(parts.sampler(size), condition_fn=conditions)

@@ -1,4 +1,4 @@
-"""The step cache of a drawing: from its configuration, its calibration, and what it did."""
+"""The step cache of sampling: configuration, calibration, and a summary of its effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPUTE_ALL = (0.0, 0.0, 0.0, 0.0, 0.0)  # TeaCache's measure, without a hit at 
 
 
 def with_cache(pipeline: Any, config: Generate) -> Any:
-    """The pipeline with the cache that `cache` describes; its pictures say which."""
+    """The pipeline with the step cache of the node `cache`; metadata of its pictures names it."""
     from tinyflux_pl.diffusion.cache_rules import CacheSettings
     from tinyflux_pl.sampling.step_cache import StepCache
 
@@ -29,12 +29,12 @@ def with_cache(pipeline: Any, config: Generate) -> Any:
         coefficients = _coefficients(pipeline, chosen.coefficients)
         settings = CacheSettings(chosen.kind, chosen.threshold, chosen.longest, coefficients)
         settings.require_steps(pipeline.sampler.settings.steps)
-        pipeline = pipeline.marked(cache=asdict(settings))
+        pipeline = pipeline.with_metadata(cache=asdict(settings))
     return replace(pipeline, sampler=replace(pipeline.sampler, cache=StepCache(settings)))
 
 
 def identity(pipeline: Any) -> str:
-    """The hash of the weights that a calibration belongs to, with those of added adapters."""
+    """Hash of the weights that a calibration belongs to, added adapters included."""
     added = [f"{each['content']}:{each['scale']}" for each in pipeline.origin.get("lora", ())]
     return " + ".join([_base_identity(pipeline), *added])
 
@@ -69,10 +69,10 @@ def _coefficients(pipeline: Any, source: str | Sequence[float] | None) -> Sequen
     return tuple(float(v) for v in values)
 
 
-def finished(
+def report_lines(
     pipeline: Any, config: Generate, paths: Sequence[Path], prompts: Sequence[str]
 ) -> list[str]:
-    """Lines on what the cache did; a calibration is fitted and written."""
+    """Lines on the effect of the cache; fits and writes the calibration if requested."""
     cache = pipeline.sampler.cache
     if cache is None:
         return []

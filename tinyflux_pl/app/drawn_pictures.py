@@ -1,4 +1,4 @@
-"""Pictures that are drawn before a run's first step, and kept by what decides them."""
+"""Pictures drawn before the first step of a run, stored by what determines them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyflux_pl.app import release_settings
 from tinyflux_pl.app.class_pictures import ClassDrawer
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.drawn_set import DrawnSet
-from tinyflux_pl.app.planned_parts import weightless
+from tinyflux_pl.app.planned_parts import without_unneeded_weights
 from tinyflux_pl.app.preflight.verdict import ONLY
 from tinyflux_pl.app.teacher_pictures import TeacherDrawer
 from tinyflux_pl.config.schema import Train
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5
 
 
 class Drawer(Protocol):
-    """Draws the pictures of one kind of records: `target` names their class.
+    """Draws the pictures of one class of records, which `target` names.
 
     `kind` names folder and files; with `captioned` a caption lies beside each picture.
     """
@@ -41,7 +41,7 @@ class Drawer(Protocol):
     captioned: bool
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides the pictures, but for the device and its number format."""
+        """Plain data that determines the pictures, except device and number format."""
         ...
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
@@ -49,11 +49,11 @@ class Drawer(Protocol):
         ...
 
     def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
-        """The network that draws, on the run's device, and its sampler."""
+        """The network on the run's device, and its sampler."""
         ...
 
     def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
-        """The same on the meta device, to count its memory."""
+        """The network on the meta device, for memory plans."""
         ...
 
 
@@ -62,8 +62,8 @@ DRAWERS: Mapping[str, Drawer] = {
 }
 
 
-def ready(parts: Parts[Train]) -> Parts[Train]:
-    """The parts with a folder for each source of drawn pictures that names none.
+def with_picture_folders(parts: Parts[Train]) -> Parts[Train]:
+    """The parts with a folder filled in for each source of drawn pictures that names none.
 
     Pictures that are missing are drawn by rank 0. ConfigError where nothing may be written.
     """
@@ -72,8 +72,8 @@ def ready(parts: Parts[Train]) -> Parts[Train]:
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        needed = _needed(parts.config, node.train)
-        folder = _drawn(drawer, parts, name, needed)
+        needed = _limited_node(parts.config, node.train)
+        folder = _ensure_drawn(drawer, parts, name, needed)
         drawn = {"root": str(folder), "count": needed["count"]}
         roots = {
             split: {**each, **drawn} if each["_target_"] == drawer.target else each
@@ -89,37 +89,39 @@ def ready(parts: Parts[Train]) -> Parts[Train]:
 
 
 def planned_stages(config: Train) -> list[Stage]:
-    """The memory of each set of pictures that is to be drawn, before any is."""
+    """The memory stage of each set of pictures that is still to be drawn."""
     stages = []
     for node in config.data.sources.values():
         drawer = DRAWERS.get(node.train["_target_"])
         if drawer is None or node.train.get("root") is not None:
             continue
-        needed = _needed(config, node.train)
+        needed = _limited_node(config, node.train)
         if not _is_drawn(drawer, config, needed):
-            parts = Parts.built_from(release_settings.followed(weightless(config)))
+            parts = Parts.built_from(
+                release_settings.with_release_settings(without_unneeded_weights(config))
+            )
             pictures = min(AT_ONCE, needed["count"])
             stage = drawer.plan(parts, needed).stage(f"draw the {drawer.kind}", pictures)
             stages.append(stage)
     return stages
 
 
-def _needed(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node with as many pictures as `data.limit` leaves of them: a smaller set is another."""
+def _limited_node(config: Train, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with its number of pictures cut to `data.limit`; a smaller set is another set."""
     limit = config.data.limit
     return {**node, "count": node["count"] if limit is None else min(node["count"], limit)}
 
 
 def _is_drawn(drawer: Drawer, config: Train, node: Mapping[str, Any]) -> bool:
-    """True for a complete set; what decides it is read only where there is one."""
+    """True for a complete set; its content is read only if its file exists."""
     sets = Path(config.paths.cache) / f"{drawer.kind}_pictures"
     if not any(sets.glob(f"*/{drawer.kind}.json")):
         return False
-    parts = Parts.built_from(release_settings.followed(config))
-    return _set_of(drawer, parts, node, drawer.content(parts, node)).is_complete()
+    parts = Parts.built_from(release_settings.with_release_settings(config))
+    return _drawn_set(drawer, parts, node, drawer.content(parts, node)).is_complete()
 
 
-def _set_of(
+def _drawn_set(
     drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], content: dict[str, Any]
 ) -> DrawnSet:
     folder = Path(parts.config.paths.cache) / f"{drawer.kind}_pictures"
@@ -127,11 +129,13 @@ def _set_of(
     return DrawnSet(folder, drawer.kind, node["count"], drawer.captioned)
 
 
-def _drawn(drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]) -> Path:
-    """The folder of a source's pictures, all of them there."""
+def _ensure_drawn(
+    drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, Any]
+) -> Path:
+    """The folder of a source's pictures, after the missing ones are drawn."""
     content = drawer.content(parts, node)
     kind, count = drawer.kind, node["count"]
-    pictures = _set_of(drawer, parts, node, content)
+    pictures = _drawn_set(drawer, parts, node, content)
     folder = pictures.folder
     if pictures.is_complete():
         return folder
@@ -153,26 +157,26 @@ def _drawn(drawer: Drawer, parts: Parts[Train], source: str, node: Mapping[str, 
 
 
 def _draw(drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], pictures: DrawnSet) -> None:
-    """Draw the pictures that are missing, in the same turns whichever they are."""
+    """Draw missing pictures in fixed batches, so that each is the same whichever are missing."""
     from tinyflux_pl.core import precision
     from tinyflux_pl.sampling.picture import save_png, to_picture
 
     prompts = drawer.prompts(node)
     network, sampler = drawer.network(parts, node)
     sampler = replace(sampler, max_batch=AT_ONCE)
-    turns = [
+    batches = [
         range(first, min(first + AT_ONCE, len(prompts)))
         for first in range(0, len(prompts), AT_ONCE)
     ]
-    turns = [turn for turn in turns if not all(pictures.has(index) for index in turn)]
-    for turn in progress.track(turns, f"draw the {drawer.kind}", len(turns), "turn"):
+    batches = [batch for batch in batches if not all(pictures.has(index) for index in batch)]
+    for batch in progress.track(batches, f"draw the {drawer.kind}", len(batches), "turn"):
         interruption.poll()
-        texts = [prompts[index] for index in turn]
+        texts = [prompts[index] for index in batch]
         with precision.autocast(parts.precision, parts.device):
             images = sampler.images(
-                network, texts, indices=list(turn), seed=node["seed"], device=parts.device
+                network, texts, indices=list(batch), seed=node["seed"], device=parts.device
             )
-        for index, text, image in zip(turn, texts, images, strict=True):
+        for index, text, image in zip(batch, texts, images, strict=True):
             if drawer.captioned:
                 pictures.write_caption(index, text)
             written = {"prompt": text, "index": index}

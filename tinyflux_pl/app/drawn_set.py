@@ -1,4 +1,4 @@
-"""A folder of drawn pictures with the hash of each, complete or to be drawn on."""
+"""A folder of drawn pictures with a hash of each, complete or still to be filled."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class DrawnSet:
     captioned: bool
 
     def picture(self, index: int) -> Path:
-        """The file of a picture."""
+        """Path of a picture."""
         return self.folder / f"{self.kind}_{index:05d}.png"
 
     def write_caption(self, index: int, text: str) -> None:
-        """Write a picture's caption beside it."""
+        """Write a picture's caption next to it."""
         files.write_bytes(self.picture(index).with_suffix(".txt"), text.encode())
 
     def has(self, index: int) -> bool:
-        """True if the picture is there, with its caption."""
+        """True if the picture exists, with its caption."""
         picture = self.picture(index)
         has_caption = not self.captioned or picture.with_suffix(".txt").is_file()
         return picture.is_file() and has_caption
 
     def complete(self, content: dict[str, Any]) -> None:
-        """Record that all files are there; `content` is what decided them."""
+        """Record that all files exist; `content` is the data that determines them."""
         hashes = {file.name: files.sha256(file) for file in self._files()}
         files.write_json(self._mark, {"content": content, "files": hashes})
 
     def is_complete(self) -> bool:
-        """True if every file is there as it was written; one that changed is drawn again."""
+        """True if every file is unchanged since it was written; changed ones are drawn again."""
         if not self._mark.is_file():
             return False
         hashes = files.read_object(self._mark).get("files", {})

@@ -1,12 +1,12 @@
-"""The learnt words that `embedding=` names."""
+"""The learned words that `embedding=` names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def chosen(embedding: str | list[str] | None) -> list[tuple[Path, str | None]]:
-    """Place of each, and the word that it stands for where one is given: FILE, or FILE:<word>."""
+def parse_embeddings(embedding: str | list[str] | None) -> list[tuple[Path, str | None]]:
+    """Path of each file, and the word to use instead of its own: FILE, or FILE:<word>."""
     if embedding is None:
         return []
     return [_split(entry) for entry in ([embedding] if isinstance(embedding, str) else embedding)]

@@ -1,4 +1,4 @@
-"""The software and the machine of a run's start, kept in its folder for the report."""
+"""Software and hardware of a run's start, saved in its folder for the report."""
 
 from __future__ import annotations
 

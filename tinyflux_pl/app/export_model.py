@@ -1,4 +1,4 @@
-"""Write a trained network or control branch in another library's layout, which is read back first.
+"""Export a trained network or control branch in another library's layout, and read it back.
 
 python -m tinyflux_pl.app.export_model outputs/RUN folder
 python -m tinyflux_pl.app.export_model outputs/RUN folder --layout bfl

@@ -78,7 +78,7 @@ def export_teacher(config: Any, results: dict[str, Any]) -> Path:
 
 
 def _picture_words(run: TrainingRun) -> list[str]:
-    """Words of a generate.py command that pass the images of the first preview, if it has any.
+    """Arguments of generate.py for the images of the first preview, if it has any.
 
     The map of a control branch is written beside the samples: it need not be a file of the data.
     """
@@ -89,7 +89,7 @@ def _picture_words(run: TrainingRun) -> list[str]:
 
 
 def _written_map(record: Record, run_dir: Path) -> Path:
-    """The picture of a record's map, of the size that the run draws."""
+    """The picture of a record's map, at the size that the run draws."""
     from PIL import Image
 
     from tinyflux_pl.sampling.picture import save_png

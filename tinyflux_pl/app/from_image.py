@@ -1,4 +1,4 @@
-"""`from_image=x.png`: what the file says stands where a user's words do; the picture is redrawn."""
+"""`from_image=x.png`: settings recorded in a PNG replace those of the user; it is drawn again."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NOTED = ("device", "versions")
 CURE = "give a PNG that generate.py has written, unchanged"
 
 
-def line(overrides: Sequence[str]) -> list[str]:
-    """The overrides, after the choices of the picture that `from_image=` names, if one does.
+def with_recorded_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides, preceded by those recorded in the picture that `from_image=` names.
 
     What the user chooses takes the place of the picture's own choice of that key.
     """
@@ -43,8 +43,8 @@ def line(overrides: Sequence[str]) -> list[str]:
     return [*(text for text in lines if text.partition("=")[0] not in keys), *overrides]
 
 
-def restored(plain: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with everything that `from_image` says of prompt, noise, size and sampler.
+def with_recorded_settings(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the prompt, noise, size and sampler that the picture records.
 
     ConfigError for keys that the file decides, ImageError for a file that does not say them.
     """
@@ -54,7 +54,7 @@ def restored(plain: dict[str, Any]) -> dict[str, Any]:
     for override in plain.get("overrides", ()):
         key = override.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] in DECIDED:
-            what = f"the picture itself says its {key}"
+            what = f"the picture records its own {key}"
             raise ConfigError(what, where=key, cure=f"leave {key}= out, or from_image=")
     recorded = recorded_picture.read(file)
     settings = _entry(recorded, "settings", dict, file)
@@ -93,28 +93,28 @@ def restored(plain: dict[str, Any]) -> dict[str, Any]:
 def _entry(metadata: Mapping[str, Any], key: str, kind: type, file: Any) -> Any:
     value = metadata.get(key)
     if type(value) is not kind:
-        raise ImageError(f"it does not say its {key}", where=str(file), cure=CURE)
+        raise ImageError(f"it does not record its {key}", where=str(file), cure=CURE)
     return value
 
 
 def _cache(recorded: Mapping[str, Any], file: Any) -> dict[str, Any]:
-    """The cache's settings, which the schema judges as a user's."""
+    """The cache settings, checked by the schema like those of a user."""
     settings = recorded.get("cache", {})
     keys = {"kind", "threshold", "longest", "coefficients"}
     if not isinstance(settings, dict) or set(settings) - keys:
-        raise ImageError("it does not say its cache", where=str(file), cure=CURE)
+        raise ImageError("it does not record its cache", where=str(file), cure=CURE)
     return {**settings, "coefficients": settings.get("coefficients") or None}
 
 
 def _size(recorded: Mapping[str, Any], file: Any) -> tuple[int, int]:
     size = _entry(recorded, "image_size", list, file)
     if len(size) != 2 or any(type(side) is not int for side in size):
-        raise ImageError("it does not say its size", where=str(file), cure=CURE)
+        raise ImageError("it does not record its size", where=str(file), cure=CURE)
     return size[0], size[1]
 
 
 def _checkpoint(recorded: Mapping[str, Any], plain: Mapping[str, Any], file: Any) -> str:
-    """The folder under the runs' own whose seal is the recorded one."""
+    """The folder of the run's checkpoint with the recorded seal."""
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.core.errors import CorruptCheckpoint
 
@@ -130,7 +130,7 @@ def _checkpoint(recorded: Mapping[str, Any], plain: Mapping[str, Any], file: Any
 
 
 def redraw(pipeline: Any, config: Generate) -> list[str]:
-    """Draw the picture again into the run's folder; lines that say where, and how it compares.
+    """Draw the picture again into the run's folder; lines with its path and the comparison.
 
     Raises CheckpointMismatch, before anything is drawn, where parts or settings are others.
     """
@@ -159,7 +159,7 @@ def _require_same(recorded: Mapping[str, Any], here: Mapping[str, Any], file: st
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value; the pictures it was drawn from count by their hashes alone."""
+    """Dotted key -> plain value; input pictures are compared by hash alone."""
     if isinstance(value, Mapping):
         parts = (_leaves(part, f"{prefix}{key}.") for key, part in value.items())
         return {key: leaf for part in parts for key, leaf in part.items()}

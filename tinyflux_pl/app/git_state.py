@@ -1,4 +1,4 @@
-"""Commit of the project's checkout, and whether it has changes that are not committed."""
+"""Commit of the project's checkout, and whether the checkout has uncommitted changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hardware of a run: `auto` resolved, threads set, the device reported, its kernels tried."""
+"""The hardware of a run: `auto` resolved, threads set, device reported, kernels checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def set_up(config: J) -> J:
 
 
 def resolve_auto(config: J) -> J:
-    """The configuration with `auto` resolved as far as that needs no memory plan."""
+    """The configuration with `auto` resolved where no memory plan is needed for it."""
     return config.replace(hardware=resolved(config.hardware))
 
 
@@ -64,14 +64,14 @@ def plans_memory(hardware: Hardware) -> bool:
 
 
 def context_bytes(hardware: Hardware) -> int:
-    """Bytes of the card that CUDA takes for itself, which its allocator does not count."""
+    """Bytes of the CUDA context, which torch's allocator does not count."""
     return int(hardware.context_gb * GIB) if TYPES.get(hardware.accelerator) == "cuda" else 0
 
 
 def require_attention_kernel(
     model: Mapping[str, Any], device: str, precision: str | None = None
 ) -> None:
-    """Try the attention kernel that a model names on a few tokens, before weights are read.
+    """Run the attention kernel that a model names on a few tokens, before weights are read.
 
     `precision`, Lightning's name, is that of a training run: the kernel then has to run backwards
     too, in that number format. Raises ConfigError or MissingDependency.

@@ -1,4 +1,4 @@
-"""Keys of a command line that its script does not read."""
+"""Keys on the command line that the script does not read."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _choices(group: str) -> set[str]:
 
 
 def _require_valid(imported: Imported) -> None:
-    """Compose train.py's configuration with the imported settings, and judge it."""
+    """Compose and check train.py's configuration with the imported settings."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -1,4 +1,4 @@
-"""The memory that drawing needs, from structures alone: no weight is read, or has to be there."""
+"""The memory that sampling needs, computed from structures: weights are neither read nor needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyflux_pl.app import hardware, packed_file, planned_text, release_settings
 from tinyflux_pl.app.planned_adapters import planned_adapters
-from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, weightless
+from tinyflux_pl.app.planned_parts import PlannedPart, planned_parts, without_unneeded_weights
 from tinyflux_pl.app.planned_step import step
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Generate
@@ -75,7 +75,9 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
         return checkpoint_plan(open_checkpoint(config.checkpoint), config, images)
     if not config.model:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
-    config = packed_file.decided(release_settings.followed(weightless(config)))
+    config = packed_file.resolve_packed(
+        release_settings.with_release_settings(without_unneeded_weights(config))
+    )
     denoiser, codec, text, size = _outline(config)
     return plan_of(denoiser, codec, text, size, config, images)
 
@@ -108,7 +110,7 @@ def plan_of(
     config: Generate,
     images: int | None = None,
 ) -> GenerationPlan:
-    """The plan of a denoiser on the meta device, drawing `size` (height, width) pixels."""
+    """The plan of a denoiser on the meta device that draws `size` (height, width) pixels."""
     import torch
 
     from tinyflux_pl.core.precision import WEIGHTS
@@ -207,7 +209,7 @@ def batch_size(config: Generate, plan_images: Callable[[int], GenerationPlan] | 
 
 
 def requested(config: Generate) -> int:
-    """Images in one batch: `batch_size`, or all of them, up to the sampler's bound."""
+    """Images in one batch: `batch_size`, or all of them up to the sampler's bound."""
     from tinyflux_pl.inference.prompts import read_prompts
     from tinyflux_pl.sampling.images import ImageSampler
 

@@ -1,4 +1,4 @@
-"""The checks of a job before its first step that read no weights: for the jobs of a sweep."""
+"""Checks of a sweep's job that need no weights, before its first step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _training(plain: dict[str, Any]) -> None:
     from tinyflux_pl.app import optimized_metric
     from tinyflux_pl.app.components import Parts
 
-    config = small_release.followed(schema.read(plain, "train"))
+    config = small_release.with_small_release(schema.read(plain, "train"))
     optimized_metric.check(config)
     if not config.replay:
         Parts.from_config(config).check()
@@ -32,7 +32,7 @@ def _extraction(plain: dict[str, Any]) -> None:
 def _drawing(plain: dict[str, Any]) -> None:
     from tinyflux_pl.inference.prompts import read_prompts
 
-    config = schema.read(from_image.restored(plain), "generate")
+    config = schema.read(from_image.with_recorded_settings(plain), "generate")
     if config.plan != "only" and config.condition is None:
         read_prompts(config.prompt, config.prompt_file)
 

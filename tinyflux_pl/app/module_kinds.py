@@ -1,4 +1,4 @@
-"""The kinds of module that a run may train; the objective names its own."""
+"""The kinds of module that a run can train; the objective names its kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ModuleKind(Protocol):
-    """Training, previews, validation and final figures of one kind of network.
+    """Training, previews, validation and final measurements of one kind of network.
 
     `sampler` draws the previews, with `quick` in as few steps as a dry run needs. `manual_steps`:
     the module accumulates by itself, and the trainer must not. `not_averaged`: prefixes of the

@@ -1,4 +1,4 @@
-"""The teacher that predicts in every training step: pathway=online."""
+"""The teacher that predicts in every training step (pathway=online)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tinyflux_pl.objectives.teacher_target import TeacherTargets
 
 
-class TaughtParts(Protocol):
-    """Those of a run's parts (app.components) that decide its teachers' velocities."""
+class PartsWithTeacher(Protocol):
+    """The parts of a run (app.components) that determine its teachers' velocities."""
 
     config: Any
     targets: dict[str, TargetExpert]
@@ -34,7 +34,7 @@ class TaughtParts(Protocol):
 
 
 def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
-    """The run's teacher, its weights still unread; None on other pathways, and without experts.
+    """The run's teacher, weights not read yet; None without experts and on other pathways.
 
     Raises ConfigError or SpecMismatch unless it reads the student's own latents and text.
     """
@@ -55,7 +55,7 @@ def load(config: DataJob, codec: Codec, text: TextEncoder) -> Teacher | None:
     return teacher
 
 
-def velocities(parts: TaughtParts) -> TeacherTargets | None:
+def velocities(parts: PartsWithTeacher) -> TeacherTargets | None:
     """The teachers' velocities as targets of a run: cached, or of a teacher in the step.
 
     Of a teacher in the step after `parts.student`.
@@ -74,7 +74,7 @@ def velocities(parts: TaughtParts) -> TeacherTargets | None:
         "seed": config.seed,
         "sources": taught,
     }
-    base = base_that_teaches(parts)
+    base = shared_teacher_base(parts)
     if base is None:
         return OnlineTargets(online.on, **settings)
     # a compiled network is compiled anew for each number of rows
@@ -82,8 +82,8 @@ def velocities(parts: TaughtParts) -> TeacherTargets | None:
     return OnlineTargets(lambda _: switched_off(base), **settings, fixed_shapes=fixed_shapes)
 
 
-def base_that_teaches(parts: TaughtParts) -> nn.Module | None:
-    """The prepared network whose frozen base is the teacher in the step, weight for weight.
+def shared_teacher_base(parts: PartsWithTeacher) -> nn.Module | None:
+    """The prepared network, if its frozen base has exactly the teacher's weights; else None.
 
     None where that has another content, structure, path or number format, and where the base is
     packed: the teacher is a network of its own then.
@@ -110,15 +110,15 @@ def _base_identity(init: str | None, network: Any) -> str | None:
     folder = Path(init).expanduser()
     if not folder.is_dir():
         return None
-    return checkpoint_teacher.averaged(checkpoint_teacher.opened_once(folder))
+    return checkpoint_teacher.averaged(checkpoint_teacher.open_cached(folder))
 
 
-def resident_bytes(parts: TaughtParts) -> int:
-    """Bytes of the frozen network beside the student: the method's teacher, or one in the step.
+def resident_bytes(parts: PartsWithTeacher) -> int:
+    """Bytes of the frozen network beside the student: the method's teacher, or the online one.
 
     After `parts.student`; none where the student's own base teaches.
     """
     online = parts.online_teacher
-    if online is not None and base_that_teaches(parts) is not None:
+    if online is not None and shared_teacher_base(parts) is not None:
         return 0
     return memory_plan.weight_bytes(parts.method.teacher if online is None else online.network)

@@ -1,4 +1,4 @@
-"""The metric that train.py returns to a sweeper: of results.json, or the last one logged."""
+"""The metric that train.py returns to a sweeper: of results.json, or the last logged value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ACCURACY = re.compile(r"preview/accuracy_\w+", re.ASCII)
 
 
 def names(config: Train) -> tuple[str, ...]:
-    """The metrics that the run asks for: none, one, or several."""
+    """The names of the metrics that the run asks for: zero, one or several."""
     metric = config.optimized_metric
     if metric is None:
         return ()
@@ -58,7 +58,7 @@ def check(config: Train) -> None:
 
 
 def check_data(config: Train, sources: Sequence[Source]) -> None:
-    """Raise ConfigError for an accuracy of data whose pictures no verifier reads."""
+    """Raise ConfigError for the accuracy of data that no verifier can read."""
     accuracies = [n for n in names(config) if n in ACCURACIES or _ACCURACY.fullmatch(n)]
     splits = [split for source in sources for split in source.train.records.prompt_splits]
     for name in accuracies:

@@ -1,4 +1,4 @@
-"""Blocks of a GGUF file in drawing: kept as they are, or multiplied out on loading."""
+"""GGUF weights in sampling: kept as quantized blocks, or dequantized on loading."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinyflux_pl.core.errors import ConfigError
 WHERE = "model.packed"
 
 
-def decided(config: Generate) -> Generate:
-    """The configuration with `model.packed` decided where it is null.
+def resolve_packed(config: Generate) -> Generate:
+    """The configuration with `model.packed` chosen where it is null.
 
     Blocks are kept where all of the file's types can be, and nothing reads the numbers of weights.
     ConfigError where they are asked for beside what does.
@@ -28,12 +28,12 @@ def decided(config: Generate) -> Generate:
         what = f"{chosen[0]} reads the numbers of weights, and {WHERE} keeps the file's blocks"
         raise ConfigError(what, where=WHERE, cure=f"{WHERE}=null, or leave {chosen[0]} out")
     if packed is None:
-        packed = not chosen and _can_stay(model.get("weights"))
+        packed = not chosen and _can_keep_blocks(model.get("weights"))
     return config.replace(model={**model, "packed": packed})
 
 
-def _can_stay(weights: Any) -> bool:
-    """True for a GGUF file whose blocks are all of types that layers can keep."""
+def _can_keep_blocks(weights: Any) -> bool:
+    """True for a GGUF file whose block types are all supported by layers."""
     from tinyflux_pl.denoisers.gguf_linear import readable_types
     from tinyflux_pl.weights import gguf_file
 

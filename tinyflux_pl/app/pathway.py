@@ -54,7 +54,7 @@ def target_experts(config: DataJob) -> dict[str, TargetExpert]:
 def velocity_targets(
     pathway: Pathway, targets: Iterable[TargetExpert], seed: int
 ) -> VelocityTargets | None:
-    """The cached targets of a run with the settings of its pathway; None without any."""
+    """The cached velocity targets of a run, with the settings of its pathway; None without any."""
     experts = tuple(targets)
     if pathway.velocity is None or not experts:
         return None
@@ -83,7 +83,7 @@ def groups(
 
 
 def check(config: DataJob) -> None:
-    """Raise ConfigError for experts, sources and a pathway that do not fit together."""
+    """Raise ConfigError for experts, sources and a pathway that are inconsistent."""
     _check_sources(config)
     _check_nodes(config)
     _check_online(config)
@@ -91,7 +91,7 @@ def check(config: DataJob) -> None:
 
 
 def check_records(config: DataJob, records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ConfigError for samples whose velocity would not be that of the step's sample.
+    """Raise ConfigError for data whose cached velocities would not belong to the step's sample.
 
     A cached teacher saw the first caption, and no picture of several frames is cached for it.
     """
@@ -113,7 +113,7 @@ def check_records(config: DataJob, records: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def check_training(config: Train, trains: str) -> None:
-    """Raise ConfigError for a module without velocities, and for a gate without validation."""
+    """Raise ConfigError for velocities without a denoiser, and for a gate without validation."""
     velocity, online = config.pathway.velocity, config.pathway.online
     if not config.experts or (velocity is None and online is None):
         return
@@ -162,7 +162,7 @@ def _check_nodes(config: DataJob) -> None:
         clock = node.get("clock", MATCHED)
         if config.pathway.velocity is not None and clock != MATCHED:
             raise ConfigError(
-                f"clock={clock} shows the teacher other noise than the student has",
+                f"clock={clock} gives the teacher other noise than the student",
                 where=f"experts.{expert}.clock",
                 cure=f"clock={MATCHED}, or pathway=ports",
             )

@@ -1,4 +1,4 @@
-"""Photographs of scikit-image as a folder of pictures, for trials on real pictures."""
+"""Photographs of scikit-image as a folder of pictures, for trials with real pictures."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SUBJECT = "chelsea"
 CUTS = ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.5, 1.0))  # where a cut of the subject lies
 
 
-def written(parent: Path, captioned: bool) -> Path:
-    """The folder below `parent`: of many things with captions, or of one thing without."""
+def write_folder(parent: Path, captioned: bool) -> Path:
+    """The new folder below `parent`: varied photographs with captions, or one subject without."""
     folder = parent / ("photographs" if captioned else "subject")
     if not folder.is_dir():
         staging = files.staging_path(folder)
@@ -47,7 +47,7 @@ def _write_captioned(folder: Path) -> None:
 
 
 def _write_subject(folder: Path) -> None:
-    """Four overlapping cuts of one photograph, as of four photographs of a subject."""
+    """Four overlapping crops of one photograph, in place of photographs of a subject."""
     picture = _photograph(SUBJECT)
     side = int(0.8 * min(picture.size))
     for number, (right, down) in enumerate(CUTS):

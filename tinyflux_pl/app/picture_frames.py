@@ -1,4 +1,4 @@
-"""The sizes that a run fits pictures to, judged before anything is encoded."""
+"""The frames that a run fits pictures to, checked before anything is encoded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def require_cells(sides: Sides, downsample: int, patch_size: int = 1) -> None:
 
 
 def size_of(sides: tuple[int, int] | None, codec: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) in pixels that data.image_size gives, else the codec; ConfigError if none."""
+    """(height, width) in pixels of data.image_size, else of the codec; ConfigError if neither."""
     if (size := sides or codec) is not None:
         return size
     cure = "give a side in pixels, or height and width: data.image_size=[48,64]"

@@ -1,4 +1,4 @@
-"""The memory of the adapters that a drawing adds to its network, from their files' headers."""
+"""Memory of the adapters added for sampling, from the headers of their files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ FP32 = 4  # bytes: adapters are added in it whatever type their file has
 
 
 def planned_adapters(lora: Any) -> list[PlannedPart]:
-    """A part for each adapter with a scale other than 0; raises as reading their headers does."""
-    chosen = [path.expanduser() for path, scale in adapter_choice.chosen(lora) if scale != 0]
+    """A part for each adapter with a nonzero scale; raises as reading the headers does."""
+    chosen = [
+        path.expanduser() for path, scale in adapter_choice.parse_adapters(lora) if scale != 0
+    ]
     return [_part(path) for path in chosen]
 
 

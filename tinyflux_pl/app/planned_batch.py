@@ -1,4 +1,4 @@
-"""A batch of zeros with everything that the batches of a run may hold, to count memory with."""
+"""A batch of zeros with every tensor that a run's batches may have, to count memory with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def planned_text(spec: TextSpec, rows: int) -> TextEmbeddings:
 
 
 def planned_batch(parts: Parts, denoiser: Any, rows: int) -> Batch:
-    """Samples of zeros with captions of full length and every condition the data may have."""
+    """Zeros with captions of full length and every condition that the data may have."""
     spec, (height, width) = parts.codec.latent_spec, parts.image_size
     sides = (height // spec.downsample, width // spec.downsample)
     latents = torch.zeros(rows, spec.channels, *sides)

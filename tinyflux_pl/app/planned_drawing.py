@@ -1,4 +1,4 @@
-"""The memory of drawing pictures, counted on the meta device."""
+"""Memory of sampling, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyflux_pl.engine.memory_plan import Stage
 
 
 def encoder_bytes(text: TextEncoder, *, in_turn: bool) -> int:
-    """Bytes of the text encoders' weights; in turn, of the largest."""
+    """Bytes of the text encoders' weights; of the largest alone if they are loaded one by one."""
     counts = [text_bytes(network, text.dtype) for network in text.skeletons().values()]
     return max(counts, default=0) if in_turn else sum(counts)
 
@@ -38,12 +38,12 @@ class PlannedDrawing:
     precision: str
 
     def activations(self, pictures: int) -> int:
-        """The larger of an evaluation and the decoding of all pictures."""
+        """Peak activations: of an evaluation, or of decoding all pictures if that is more."""
         rows = pictures * (2 if self.guided else 1)
         return max(self.forward.at(rows), self._decoded.at(pictures))
 
     def stage(self, name: str, pictures: int) -> Stage:
-        """Everything in memory while so many are drawn at once."""
+        """The memory stage in which so many pictures are drawn at once."""
         rows = {
             "weights": memory_plan.weight_bytes(self.denoiser),
             "codec": codec_bytes(self.codec),
@@ -54,7 +54,7 @@ class PlannedDrawing:
 
     @cached_property
     def forward(self) -> outline.Linear:
-        """One evaluation without gradients, by rows."""
+        """Memory of one evaluation without gradients, by number of rows."""
         return outline.forward(self.denoiser, self._evaluate, self.precision)
 
     def _evaluate(self, rows: int) -> Any:

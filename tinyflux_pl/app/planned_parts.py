@@ -1,4 +1,4 @@
-"""Networks as a memory plan counts them: by structure, without weights that are not there."""
+"""Networks in a memory plan: built from structures alone where weights are absent."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def text_bytes(network: Any, dtype: str) -> int:
     return _part("text", network, dtype).bytes
 
 
-def weightless(config: J) -> J:
+def without_unneeded_weights(config: J) -> J:
     """The configuration without weights of codec and text that a plan does not need.
 
     They are unpinned repositories, and the network's own GGUF file, which holds no other part. They
@@ -107,7 +107,7 @@ def _without_weights(node: Node, alone: str | None) -> Node:
 
 
 def is_gguf_file(weights: Any) -> bool:
-    """True for the name of a GGUF file that is there."""
+    """True for the path of an existing GGUF file."""
     from tinyflux_pl.weights import gguf_file
 
     file = Path(weights).expanduser() if isinstance(weights, str) else None
@@ -115,7 +115,7 @@ def is_gguf_file(weights: Any) -> bool:
 
 
 def _is_unpinned(weights: Any, revision: Any) -> bool:
-    """True for a repository without the commit that would fetch it; a wrong path stays an error."""
+    """True for a repository without a commit; False for a path, so that a wrong one is an error."""
     if not isinstance(weights, str) or revision is not None or not REPOSITORY.fullmatch(weights):
         return False
     return not Path(weights).expanduser().exists()

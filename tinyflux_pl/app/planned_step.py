@@ -39,7 +39,7 @@ def step(denoiser: Any, text_spec: Any, latents: Any, config: Generate) -> Any:
 
 
 def is_guided(config: Generate) -> bool:
-    """True if a step evaluates the unconditional too."""
+    """True if a step also evaluates the unconditional."""
     from tinyflux_pl.diffusion.guidance import Guidance
 
     chosen = {key: value for key, value in config.guidance.items() if value is not None}

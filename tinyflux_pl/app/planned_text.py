@@ -1,4 +1,4 @@
-"""The activations of text encoders at the length and number of a request's prompts."""
+"""Activations of text encoders at the length and number of a request's prompts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoding(text: Any, networks: Mapping[str, Any], config: Generate) -> int:
 
 
 def distinct(config: Generate) -> int:
-    """Texts that are encoded together: different prompts, and the negative one if it is read."""
+    """Number of texts encoded together: distinct prompts, and the negative one if it is read."""
     from tinyflux_pl.inference.prompts import read_prompts
     from tinyflux_pl.sampling.images import ENCODED
 

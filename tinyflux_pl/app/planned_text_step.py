@@ -1,4 +1,4 @@
-"""The activations of text encoders in a step that goes back through them (textual inversion)."""
+"""Activations of text encoders in a step with gradients through them (textual inversion)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text_activations(text: WordReader, precision: str) -> outline.Linear:
 
 
 def _counted(network: Any, length: int, precision: str) -> outline.Linear:
-    """One encoder, whose input vectors alone have a gradient."""
+    """Memory of one encoder, of which only the input vectors have a gradient."""
     network.requires_grad_(False)
     anchor = torch.zeros((), device="meta", requires_grad=True)
 

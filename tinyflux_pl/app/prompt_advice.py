@@ -1,4 +1,4 @@
-"""The prompts that a checkpoint was trained for: prompt=help, and notes on unfamiliar prompts."""
+"""The prompts that a checkpoint was trained on: prompt=help, and notes on unfamiliar prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PROMPTS = 10  # that notes are made for
 
 
 def show(config: Generate) -> None:
-    """Print what the checkpoint says of its captions; its weights are not read."""
+    """Print the checkpoint's description of its captions; its weights are not read."""
     if config.checkpoint is None:
         if config.model:
             print("a published model takes free text; its own page says what it was trained on")

@@ -1,4 +1,4 @@
-"""Prompts of previews and of the final evaluation, and the pictures that belong to them."""
+"""Prompts of previews and of the final evaluation, and the matching pictures of the data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.hint_forms import HINT
 from tinyflux_pl.data.images.fit import fit
-from tinyflux_pl.data.images.resize_rules import as_images
+from tinyflux_pl.data.images.resize_rules import image_tensor
 from tinyflux_pl.data.training_captions import MAX_CAPTIONS, TrainingCaptions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_SEARCHED = 20_000  # captions of a split that are searched for a prompt's ow
 
 
 def for_previews(config: Train, sources: list[Source]) -> list[str]:
-    """The configured prompts, else some of every source: training prompts, or captions."""
+    """The configured prompts, else some of every source: task prompts, or captions."""
     keys = config.callbacks.preview
     if keys.prompts:
         return list(keys.prompts)
@@ -39,7 +39,7 @@ def for_previews(config: Train, sources: list[Source]) -> list[str]:
 
 
 def for_evaluation(config: Train, records: Any) -> dict[str, list[str]]:
-    """Split -> prompts whose pictures the data's verifier reads.
+    """Split -> prompts that the data's verifier can read.
 
     Empty for data without one, and where pictures follow maps, which such prompts have not.
     """
@@ -57,12 +57,12 @@ def with_first_size(sources: list[Source]) -> list[Source]:
 
 
 def latent_shape(source: Source) -> tuple[int, ...]:
-    """(C, H, W) of a source's latents; of several frames, of that with most validation pictures."""
+    """(C, H, W) of a source's latents; with several frames, of the most frequent in validation."""
     return _largest_segment(source)[1]["latents"][1]
 
 
 def _of_one_shape(source: Source) -> range:
-    """The rows of the validation pictures of that shape."""
+    """The validation rows of that shape."""
     return _largest_segment(source)[0]
 
 
@@ -72,12 +72,12 @@ def _largest_segment(source: Source) -> tuple[range, Any]:
 
 
 def preview_conditions(config: Train, sources: list[Source], validation: Any) -> Any:
-    """Image conditions of previews: references, masks or maps of the same samples."""
-    from tinyflux_pl.sampling.images import SamplePictures, words_only
+    """Image conditions of previews: references, masks or maps of one set of samples."""
+    from tinyflux_pl.sampling.images import SamplePictures, text_only
 
     names = validation.layout
     if not any(name in ("inpaint", HINT) or name.startswith("reference.") for name in names):
-        return words_only
+        return text_only
     sources = with_first_size(sources)
     count = config.callbacks.preview.count
     per_source = -(-count // len(sources))
@@ -92,7 +92,7 @@ def preview_conditions(config: Train, sources: list[Source], validation: Any) ->
 def dataset_pictures(
     sources: list[Source], prompts: Sequence[str], size: tuple[int, int]
 ) -> Tensor | None:
-    """A picture (B, 3, H, W) of the data for each prompt that is its caption, else white.
+    """For each prompt that is a caption of the data its picture (B, 3, H, W), else white.
 
     Pictures of other frames are fitted to `size`. Training pictures come before validation
     pictures. None for data made by rule or without pictures, and where no prompt is a caption.
@@ -109,7 +109,7 @@ def dataset_pictures(
             captions = store.captions(range(min(len(store), MAX_SEARCHED)))
             for index, caption in enumerate(captions):
                 if caption in prompts and caption not in pictures:
-                    pictures[caption] = as_images(fit(records[index].image, size))[0]
+                    pictures[caption] = image_tensor(fit(records[index].image, size))[0]
     if not pictures:
         return None
     white = torch.ones_like(next(iter(pictures.values())))
@@ -117,7 +117,7 @@ def dataset_pictures(
 
 
 def all_captions(sources: list[Source]) -> Iterator[str]:
-    """Every training caption, read a shard's length at a time."""
+    """Every training caption, read in chunks of a shard's length."""
     for source in sources:
         store = source.train.store
         for start in range(0, len(store), READ_AT_ONCE):

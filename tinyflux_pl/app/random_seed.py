@@ -1,4 +1,4 @@
-"""A seed drawn at random and printed, where the user gives -1."""
+"""A random seed, drawn and printed where the user gives -1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that a configuration leaves open (null), from the files of a release."""
+"""Null settings of a configuration, filled in from the files of a release."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ INDEX_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class ReleaseFiles:
-    """A release's index and scheduler settings ({}: no such file), and markers of a single file."""
+    """Index and scheduler settings of a release ({}: no such file), or markers of a single file."""
 
     index: dict[str, Any]
     scheduler: dict[str, Any]
@@ -56,7 +56,7 @@ class ReleaseFiles:
     markers: frozenset[str] = frozenset()
 
 
-def followed(config: J) -> J:
+def with_release_settings(config: J) -> J:
     """The configuration with null settings filled in from the release's scheduler.
 
     Without such a file, `release.scheduler` stands in. Nothing changes for a model without a
@@ -162,7 +162,7 @@ def _marker_settings(files: ReleaseFiles) -> dict[str, Any]:
 
 
 def _files(release: Release, model: Node) -> ReleaseFiles:
-    """The files beside the model's weights, else those beside the other parts'."""
+    """The files next to the model's weights, else those next to the other parts."""
     markers: frozenset[str] = frozenset()
     named = ((model.get("weights"), model.get("revision")), (release.weights, release.revision))
     for weights, revision in named:
@@ -179,7 +179,7 @@ def _files(release: Release, model: Node) -> ReleaseFiles:
 
 
 def _folder(weights: str, revision: str | None) -> Path | None:
-    """The pipeline's folder: `weights` itself, its parent, or that of a pinned repository."""
+    """The pipeline's folder: `weights`, its parent, or the snapshot of a pinned repository."""
     from tinyflux_pl.weights import hub
 
     path = Path(weights).expanduser()

@@ -1,4 +1,4 @@
-"""The recipe of `train.py replay=BUNDLE`: computes the last failing step of a stopped run again."""
+"""The recipe of `train.py replay=BUNDLE`: recompute the last failed step of a stopped run."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def replay(config: Train) -> int:
 def _velocity_targets(
     bundle: Replay, chosen: Pathway, teachers: list[str], where: str
 ) -> VelocityTargets | None:
-    """The targets of the failed step, with what was measured before it."""
+    """The velocity targets of the failed step, restored to their state before it."""
     if chosen.velocity is None:
         return None
     from tinyflux_pl.experts.velocity import Velocity
@@ -117,7 +117,7 @@ def _node(run: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _print_tables(bundle: Replay, diagnosis: Diagnosis) -> None:
-    """Loss by term, loss by sample, and gradient norms: the values that fail first."""
+    """Print loss by term, loss by sample, and gradient norms; non-finite values first."""
     then, now = bundle.verdict, diagnosis.verdict
     terms = _table("loss by term", "term", "value")
     for name, value in diagnosis.terms.items():
@@ -148,7 +148,7 @@ def _compared(now: float, then: float, limit: float) -> str:
 
 
 def _lines(bundle: Replay, diagnosis: Diagnosis, computed: str) -> list[str]:
-    """The conditions of the replay, the first values that are not finite, and the verdict."""
+    """The conditions of the replay, the first non-finite values, and the verdict."""
     then, now = bundle.verdict, diagnosis.verdict
     if bundle.read_again:
         batches = "were read from the caches again: those that failed are gone"
@@ -174,7 +174,7 @@ def _lines(bundle: Replay, diagnosis: Diagnosis, computed: str) -> list[str]:
 
 
 def _worst(values: dict[Any, float]) -> list[Any]:
-    """The keys of values that are not finite, then of the largest."""
+    """The keys of non-finite values, then of the largest."""
 
     def order(key: Any) -> float:
         return -values[key] if math.isfinite(values[key]) else -math.inf

@@ -1,4 +1,4 @@
-"""Reports for people: short tables, notes, and where files are."""
+"""Console reports: short tables, notes, and the paths of files."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def save_configuration(config: Train, step: int) -> None:
 
 
 def parameters(total: int, trained: int) -> str:
-    """The size of a network, with what of it trains where that is a part."""
+    """Print the number of parameters, and of the trained ones if they are a part."""
     return f"{total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
 
 
 def changes(changed: Sequence[Change]) -> None:
-    """Keys that differ from the last start, and their effect on the run."""
+    """Print the keys that differ from the last start, and their effect on the run."""
     if not changed:
         return
     rows = [(c.key, f"{c.then} -> {c.now}; this changes {c.effect}") for c in changed]
@@ -81,7 +81,7 @@ def results(values: dict[str, Any], run_dir: Path) -> None:
 
 
 def _reconstruction_rows(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Quality of an autoencoder's reconstructions, where the run trained one."""
+    """Quality of an autoencoder's reconstructions, if the run trained one."""
     if "psnr_held_out" not in values:
         return []
     quality = f"PSNR {values['psnr_held_out']:.2f} dB, SSIM {values['ssim_held_out']:.3f}"
@@ -116,7 +116,7 @@ def _next_command(values: dict[str, Any]) -> None:
 
 
 def caches(sources: Sequence[Source], skipped: Sequence[str]) -> None:
-    """Where the caches are, and for each group how many entries were kept and newly made."""
+    """Print the caches' paths, and for each group the numbers of reused and new rows."""
     rows: list[tuple[str, str]] = []
     for source in sources:
         for split, cache in source.caches.items():
@@ -140,7 +140,7 @@ def caches(sources: Sequence[Source], skipped: Sequence[str]) -> None:
 
 
 def pictures(paths: Sequence[Path], grid: Path | None, grid_size: int) -> None:
-    """Where the images are, and the sheet of the first `grid_size`."""
+    """Print the paths of the images, and of the grid of the first `grid_size`."""
     rows = [("images", f"{len(paths):,} in {paths[0].parent}")]
     if grid is not None:
         first = f", of the first {grid_size}" if len(paths) > grid_size else ""
@@ -149,12 +149,12 @@ def pictures(paths: Sequence[Path], grid: Path | None, grid_size: int) -> None:
 
 
 def answers(path: Path, count: int) -> None:
-    """Where the answered conditions are."""
+    """Print the path of the file of sampled targets."""
     tables.show("answered", [("pairs", f"{count:,} in {path}")])
 
 
 def plan(generation: GenerationPlan) -> None:
-    """The weights of each part, and the memory of each stage of drawing."""
+    """Print the weights of each part, and the memory of each stage of sampling."""
     rows = [
         (p.name, f"{p.parameters:>15,} parameters  {p.dtype:<9} {size(p.bytes)}")
         for p in generation.parts
@@ -166,7 +166,7 @@ def plan(generation: GenerationPlan) -> None:
 
 
 def division(training: TrainingPlan) -> None:
-    """The division of the batch, and the memory of each stage of training."""
+    """Print the division of the batch, and the memory of each stage of training."""
     tables.line(training.line)
     title = f"planned memory, of {size(training.limit)} that may be used"
     tables.show(title, _stage_rows(training.memory))
@@ -186,13 +186,13 @@ def _stage_rows(memory: MemoryPlan) -> list[tuple[str, str]]:
 
 
 def notes(lines: Sequence[str]) -> None:
-    """Hints that stop nothing."""
+    """Print notes, which stop nothing."""
     for line in lines:
         tables.line(f"note: {line}")
 
 
 def shell(word: str) -> str:
-    """Quote key=value for a shell where needed, the value alone if possible."""
+    """key=value quoted for a shell where needed, the value alone if possible."""
     key, _, value = word.partition("=")
     if shlex.quote(word) == word:
         return word
@@ -202,7 +202,7 @@ def shell(word: str) -> str:
 
 
 def _json_values(value: Any) -> Any:
-    """The value with NaN and infinity, which JSON lacks, as strings."""
+    """The value with NaN and infinity, which JSON does not have, as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Resumption: the checkpoint that a run continues from, and the proof that it is the same run."""
+"""Resumption: the checkpoint that a run continues from, and checks that it is the same run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def checkpoint_to_continue(config: Train) -> Checkpoint | None:
         return None
     run_dir = Path(config.run_dir)
     newest = config.resume == "auto"
-    checkpoint = _newest(config, run_dir) if newest else _named(Path(config.resume), run_dir)
+    checkpoint = (
+        _newest(config, run_dir) if newest else _checkpoint_at(Path(config.resume), run_dir)
+    )
     if checkpoint is None:
         _print(f"nothing to resume in {run_dir}: no checkpoint yet; starting at step 0")
         return None
@@ -110,8 +112,8 @@ def require_same_data(checkpoint: Checkpoint, caches: Mapping[str, str], allowed
 
 
 @contextmanager
-def continued_by(config: Train) -> Generator[None]:
-    """Add to an Interrupted error what was saved, and the command that continues the run."""
+def interruption_explained(config: Train) -> Generator[None]:
+    """Add the saved step and the command that continues the run to an Interrupted error."""
     try:
         yield
     except Interrupted as stop:
@@ -130,7 +132,7 @@ def command(config: Train) -> str:
     """
     start_only = ("run", "resume", "resume_changed")
     lines = config.overrides
-    kept = [line for line in lines if line.partition("=")[0].lstrip("+") not in start_only]
+    remaining = [line for line in lines if line.partition("=")[0].lstrip("+") not in start_only]
     outputs = Path(os.path.abspath(config.paths.outputs))
     run_dir = Path(os.path.abspath(config.run_dir))
     inside = run_dir.is_relative_to(outputs)
@@ -139,7 +141,7 @@ def command(config: Train) -> str:
     origin = "auto" if saved or not config.resume else config.resume
     folder = [] if inside else [f"hydra.run.dir={shlex.quote(str(run_dir))}"]
     ending = [*folder, f"run={shlex.quote(str(name))}", f"resume={shlex.quote(origin)}"]
-    return " ".join([launcher(), *config.flags, *kept, *ending])
+    return " ".join([launcher(), *config.flags, *remaining, *ending])
 
 
 def _newest(config: Train, run_dir: Path) -> Checkpoint | None:
@@ -158,14 +160,14 @@ def _newest(config: Train, run_dir: Path) -> Checkpoint | None:
         raise CorruptCheckpoint(what, where=str(folder), cure=cure)
     if checkpoint is not None:
         return checkpoint
-    starts = _starts(run_dir, config.resume_changed)
+    starts = _start_configurations(run_dir, config.resume_changed)
     origins = [then.get("resume") for _, then in starts]
     origins = [path for path in origins if path not in (None, "auto")]
-    return _named(Path(str(origins[-1])), run_dir) if origins else None
+    return _checkpoint_at(Path(str(origins[-1])), run_dir) if origins else None
 
 
-def _named(path: Path, run_dir: Path) -> Checkpoint:
-    """A checkpoint of any run; ConfigError if this run has progressed from another one."""
+def _checkpoint_at(path: Path, run_dir: Path) -> Checkpoint:
+    """A checkpoint of any run; ConfigError if this run has already progressed from another one."""
     checkpoint = directory.read(path)
     newest, _ = directory.newest_valid(run_dir / "checkpoints")
     if newest is not None and newest.path.resolve() != checkpoint.path.resolve():
@@ -179,7 +181,7 @@ def _named(path: Path, run_dir: Path) -> Checkpoint:
 
 
 def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
-    """Raise ConfigError if a key changed that makes it another run; print what changed."""
+    """Raise ConfigError if a changed key makes it another run; print all changes."""
     if not is_rank_zero():
         return
     # RUN/checkpoints/step_N; the folder in the middle may be a link to another disk
@@ -211,14 +213,14 @@ def _require_same_run(config: Train, checkpoint: Checkpoint) -> None:
 def _configuration_at(
     run_dir: Path, step: int, lenient: bool
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The file and configuration of the last start before `step`."""
-    starts = _starts(run_dir, lenient)
+    """File and configuration of the last start before `step`."""
+    starts = _start_configurations(run_dir, lenient)
     before = [(path, then) for path, then in starts if then.get("from_step", 0) < step]
     return before[-1] if before else None
 
 
-def _starts(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
-    """The configurations of all starts; `lenient` leaves out unreadable ones instead of raising."""
+def _start_configurations(run_dir: Path, lenient: bool) -> list[tuple[Path, dict[str, Any]]]:
+    """The configurations of all starts; `lenient` skips unreadable ones instead of raising."""
     starts = []
     for path in configurations(run_dir).values():
         try:

@@ -11,7 +11,7 @@ from tinyflux_pl.app.closing_report import with_report
 from tinyflux_pl.app.preflight.plan_alone import with_plan_alone
 from tinyflux_pl.app.preflight.verdict import with_verdict
 from tinyflux_pl.app.random_seed import with_seed
-from tinyflux_pl.app.run_choices import named
+from tinyflux_pl.app.run_choices import with_run_choices
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.methods_with_data import chooses_data
@@ -38,7 +38,7 @@ DISTRIBUTION = ("devices", "strategy", "batch_size", "accumulation", "gradient_c
 @with_plan_alone
 @with_verdict
 @with_report
-@named
+@with_run_choices
 def train(plain: dict[str, Any]) -> int | float | list[float]:
     """Caches -> datamodule -> module -> checkpoint -> pictures, read back.
 
@@ -65,7 +65,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
         from tinyflux_pl.app.stages import run_stages
 
         return run_stages.run(config, train)
-    config = small_release.followed(config)
+    config = small_release.with_small_release(config)
     if config.replay:
         from tinyflux_pl.app.replay import replay
 
@@ -78,14 +78,14 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
     config, plan = training_memory.choose_division(config)
     parts = Parts.from_config(config)
     config = parts.config  # with the settings of a release's files: a resumption compares them
-    with locked_run_dir(Path(config.run_dir)), resume.continued_by(config):
+    with locked_run_dir(Path(config.run_dir)), resume.interruption_explained(config):
         require_new_run(config)  # again: another process may have trained it before the lock
         checkpoint = resume.checkpoint_to_continue(config)
         if checkpoint is not None:
             resume.require_same_network(checkpoint, parts)
             resume.require_same_path(checkpoint, parts)
         start = checkpoint.step if checkpoint else 0
-        parts = drawn_pictures.ready(parts)
+        parts = drawn_pictures.with_picture_folders(parts)
         preflight = Preflight(parts, start, plan)
         if preflight.only:
             return 0
@@ -147,9 +147,9 @@ def assemble(
 
 
 @remove_empty_run_dir
-@named
+@with_run_choices
 def extract(plain: dict[str, Any]) -> int:
-    """Images and captions -> codec, text and experts -> cache; `doctor` verifies instead."""
+    """Images and captions -> codec, text and experts -> cache; with `doctor`, verification."""
     from tinyflux_pl.app import hardware, picture_frames, report
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare
@@ -165,7 +165,7 @@ def extract(plain: dict[str, Any]) -> int:
         return doctor.run(config)
     doctor.refuse_keys(config)
     config = hardware.set_up(config)
-    report.notes(expectations.of_teachers(config))
+    report.notes(expectations.teacher_notes(config))
     parts = Parts.from_config(config)
     picture_frames.require_cells(parts.image_size, parts.codec.latent_spec.downsample)
     sources = open_sources(parts)
@@ -178,7 +178,7 @@ def extract(plain: dict[str, Any]) -> int:
 
 @remove_empty_run_dir
 def generate(plain: dict[str, Any]) -> int:
-    """Checkpoint or model, and prompts -> images, a grid, and how to draw each again."""
+    """Checkpoint or model, and prompts -> images, a grid, and the command to draw each again."""
     from tinyflux_pl.app import (
         drawing_cache,
         hardware,
@@ -191,7 +191,7 @@ def generate(plain: dict[str, Any]) -> int:
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.prompts import read_prompts
 
-    config = schema.read(from_image.restored(plain), "generate")
+    config = schema.read(from_image.with_recorded_settings(plain), "generate")
     cure = "give sampler.shift and sampler.spacing, which place the steps"
     ignored_keys.refuse(config.overrides, DRAWING_IGNORES, "drawing does not read", cure)
     training_keys, cure = [f"hardware.{key}" for key in DISTRIBUTION], "batch_size= is of drawing"
@@ -203,7 +203,7 @@ def generate(plain: dict[str, Any]) -> int:
     if config.plan == "only":
         generation = inference_memory.plan(hardware.resolve_auto(config))
         report.plan(generation)
-        report.notes([*staging.turns(generation), staging.verdict(generation)])
+        report.notes([*staging.offload_lines(generation), staging.placement_line(generation)])
         return 0
     config = hardware.set_up(config)
     if config.condition is not None:
@@ -216,16 +216,16 @@ def generate(plain: dict[str, Any]) -> int:
         captions = prompt_advice.captions_of(config.checkpoint)
         report.notes(prompt_advice.notes(captions, prompts))
     drawing = pipeline(config)
-    paths, grid = staging.drawn(drawing, prompts, config)
+    paths, grid = staging.draw_pictures(drawing, prompts, config)
     report.pictures(paths, grid, config.grid)
     drawing.sampler.stage.end()
-    report.notes(staging.measured(drawing, config))
-    report.notes(drawing_cache.finished(drawing, config, paths, prompts))
+    report.notes(staging.memory_lines(drawing, config))
+    report.notes(drawing_cache.report_lines(drawing, config, paths, prompts))
     return 0
 
 
 def _generate_sequences(config: Generate) -> int:
-    """A file of conditions -> a file of pairs, by a model of sequences."""
+    """A file of conditions -> a file of pairs, by a sequence model."""
     from tinyflux_pl.app import report
     from tinyflux_pl.app.build_pipeline import pipeline
     from tinyflux_pl.inference.sequences import SequencePipeline
@@ -235,7 +235,7 @@ def _generate_sequences(config: Generate) -> int:
     conflicting = [name for name in unused if getattr(config, name) is not None]
     conflicting += ["first"] * bool(config.first)
     if conflicting:
-        what = f"condition= goes without {', '.join(conflicting)}"
+        what = f"condition= cannot be combined with {', '.join(conflicting)}"
         cure = "give condition= alone: its file holds every condition"
         raise ConfigError(what, where="the command line", cure=cure)
     model = SequencePipeline(pipeline(config))

@@ -1,4 +1,4 @@
-"""The words of a command line that decide a run's caches: part of every command that makes them."""
+"""The words of a command line that determine a run's caches, repeated in suggested commands."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflux_pl.config.methods_with_data import chooses_data
-from tinyflux_pl.core.interpreter import choosing
+from tinyflux_pl.core.interpreter import repeating_choices
 
 GROUPS = ("paths", "codec", "text", "path", "teacher", "experts", "data", "model", "seed")
 GROUPS += ("pathway", "hardware", "release", "experiment", "debug", "hydra.searchpath")
 
 
-def words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Flags and overrides as they were typed, without those that caches do not depend on."""
+def choice_words(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Flags and overrides as they were typed, without those that do not affect caches."""
     chosen = [
         line for line in overrides if line.lstrip("+~").startswith(GROUPS) or chooses_data(line)
     ]
     return [*flags, *chosen]
 
 
-def named(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+def with_run_choices(recipe: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
     """Decorate a recipe so that commands in its messages repeat the run's own choices."""
 
     @functools.wraps(recipe)
     def with_choices(config: dict[str, Any]) -> Any:
-        with choosing(words(config.get("flags", []), config.get("overrides", []))):
+        with repeating_choices(choice_words(config.get("flags", []), config.get("overrides", []))):
             return recipe(config)
 
     return with_choices

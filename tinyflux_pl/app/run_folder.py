@@ -1,4 +1,4 @@
-"""The folder that Hydra makes for a job: locked while it trains, removed if it stays empty."""
+"""The folder that Hydra creates for a job: locked during training, removed if it stays empty."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def require_new_run(config: Train) -> None:
 
 
 def configurations(run_dir: Path) -> dict[int, Path]:
-    """Number of a start -> its configuration: config.json, config_1.json and so on."""
+    """Number of a start -> its configuration, from config.json, config_1.json, ..."""
     files = run_dir.glob("config*.json")
     matches = ((re.fullmatch(r"config(?:_(\d+))?\.json", path.name), path) for path in files)
     return dict(sorted((int(match[1] or 0), path) for match, path in matches if match))
@@ -108,14 +108,14 @@ def record_start(run_dir: Path) -> None:
 
 
 def take_recorded_start(run_dir: Path) -> bool:
-    """True once after this process recorded a start there, and not if another process did."""
+    """True once after this process recorded a start there; False for other processes' starts."""
     is_recorded = run_dir in _recorded
     _recorded.discard(run_dir)
     return is_recorded
 
 
 def _locked(path: Path) -> TextIOWrapper:
-    """Open and lock the file; again, if the previous owner removed it meanwhile."""
+    """Open and lock the file; retry if the previous owner removed it meanwhile."""
     while True:
         file = path.open("a+")
         try:

@@ -28,7 +28,7 @@ ID_BYTES = 4
 
 
 def identity(run: TrainingRun) -> Identity:
-    """That of the run which a checkpoint of the same folder belongs to, else a new one.
+    """The identity of the run whose checkpoints lie in the folder, else a new one.
 
     A job of a sweep is named by the overrides that the sweep chose, and grouped by the sweep.
     """
@@ -91,7 +91,7 @@ def _numbers(node: Any, name: str) -> Iterator[tuple[str, float]]:
 
 @contextmanager
 def recorded(run: TrainingRun, tables: Sequence[Table] = ()) -> Generator[None]:
-    """Open the records of the run's loggers, and close them with the state in which the block ends.
+    """Open the records of the run's loggers, and close them with the final state of the block.
 
     `tables` are those of the preflight. The run's folder gets provenance.json.
     """
@@ -112,7 +112,7 @@ def recorded(run: TrainingRun, tables: Sequence[Table] = ()) -> Generator[None]:
 
 
 def log_results(run: TrainingRun, results: Mapping[str, Any]) -> None:
-    """Hand the closing results to the run's loggers."""
+    """Pass the final results to the run's loggers."""
     from tinyflux_pl.training.run_logger import run_loggers
 
     for logger in run_loggers(run.trainer):

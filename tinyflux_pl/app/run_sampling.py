@@ -19,7 +19,7 @@ def settings(config: DataJob) -> SamplerSettings:
 
 
 def null_text(config: DataJob, text: Any, reads: tuple[str, ...]) -> TextEmbeddings:
-    """The unconditional of training.
+    """The unconditional text of training.
 
     That is `guidance.negative` of a method that reads the guidance, else the encoder's own.
     """

@@ -1,4 +1,4 @@
-"""`simulate=true`: a family's whole pipeline in small on random weights, without any file."""
+"""`simulate=true`: a family's whole pipeline in small, with random weights and no files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def simulated(config: Generate) -> Any:
-    """The pipeline of `model`, each part shrunk by its own rule, with weights that `seed` decides.
+    """The pipeline of `model`, each part reduced by its own rule, with weights from `seed`.
 
     Its pictures say that they are simulated.
     """
@@ -24,11 +24,13 @@ def simulated(config: Generate) -> Any:
         denoiser.reference_size = "small"
     size = (SMALL, SMALL)  # where height= and width= are not given
     parts = Pipeline.from_parts(denoiser, codec, text, size, {"random_weights": True})
-    return parts.adjusted(batch_size=config.batch_size).marked(weights="simulated", simulated=True)
+    return parts.adjusted(batch_size=config.batch_size).with_metadata(
+        weights="simulated", simulated=True
+    )
 
 
 def small_parts(config: Generate | Train) -> tuple[Any, Any, Any]:
-    """Denoiser, codec and text encoder of a configuration in small, on random weights."""
+    """Denoiser, codec and text encoder of a configuration in small, with random weights."""
     from tinyflux_pl.core.random_weights import drawn_from, fill_zeros
     from tinyflux_pl.denoisers.registry import class_of_builder
 

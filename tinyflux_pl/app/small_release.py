@@ -1,4 +1,4 @@
-"""A family's whole release in small, on random weights, in the layout that diffusers publishes.
+"""A family's release in small, with random weights, in the folder layout of diffusers.
 
 For trials of what will run with a release's own folder (`train.py simulate=true`).
 """
@@ -25,7 +25,7 @@ OF_WEIGHTS = {*WEIGHT_KEYS, "structure", "dtype"}  # which the folder says
 VERSION = 1
 
 
-def followed(config: Train) -> Train:
+def with_small_release(config: Train) -> Train:
     """The configuration of simulate=true with its small release and photographs on disk.
 
     A folder of pictures that is not named becomes one of photographs. ConfigError for a model
@@ -37,10 +37,13 @@ def followed(config: Train) -> Train:
     folder = Path(config.paths.cache) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, wait=lambda _: interruption.poll()):  # of other ranks and runs
-        release = str(_written(config, folder))
+        release = str(_cached_release(config, folder))
         sources = _with_photographs(config, folder)
-    nodes = {name: _placed(getattr(config, name), release) for name in ("model", "codec", "text")}
-    nodes["text"] |= _read_in_small(config.text)
+    nodes = {
+        name: _with_release_paths(getattr(config, name), release)
+        for name in ("model", "codec", "text")
+    }
+    nodes["text"] |= _small_layer_keys(config.text)
     assert config.release is not None
     return config.replace(
         **nodes,
@@ -49,13 +52,13 @@ def followed(config: Train) -> Train:
     )
 
 
-def _placed(node: Node, release: str) -> Node:
-    """The node with the release's folder wherever it names no other place."""
+def _with_release_paths(node: Node, release: str) -> Node:
+    """The node with the release's folder for every path that it leaves open."""
     return {**node, **{key: release for key in WEIGHT_KEYS if key in node and node[key] is None}}
 
 
-def _read_in_small(node: Node) -> dict[str, Any]:
-    """Keys of a text encoder that are others for its small one: the layers that are read."""
+def _small_layer_keys(node: Node) -> dict[str, Any]:
+    """The keys of the text encoder's node that differ for its small counterpart."""
     text = build(node, "text")
     if not isinstance(text, ReleaseWriter):  # it has no weights
         return {}
@@ -65,12 +68,12 @@ def _read_in_small(node: Node) -> dict[str, Any]:
 
 
 def _with_photographs(config: Train, folder: Path) -> dict[str, Node]:
-    """The sources with photographs where a folder of pictures is not named."""
+    """The sources with photographs for every folder of pictures that is not named."""
     sources: dict[str, Node] = {name: node.plain for name, node in config.data.sources.items()}
     for name, source in config.data.sources.items():
         for split, node in source.splits.items():
             if "root" in node and node["root"] is None and "count" not in node:
-                root = photographs.written(folder, "prompt" not in node)
+                root = photographs.write_folder(folder, "prompt" not in node)
                 sources[name] = {**sources[name], split: {**node, "root": str(root)}}
     return sources
 
@@ -87,7 +90,7 @@ def _require_release(config: Train) -> None:
         raise ConfigError(what, where="simulate", cure="leave simulate=true or preflight=plan out")
 
 
-def _written(config: Train, parent: Path) -> Path:
+def _cached_release(config: Train, parent: Path) -> Path:
     """The folder of the release, written once for each choice of structures and seed."""
     nodes = {name: getattr(config, name) for name in ("model", "codec", "text")}
     key = fingerprint.hash_json({"version": VERSION, "seed": config.seed, **nodes})[:16]
@@ -104,7 +107,7 @@ def write(config: Train, folder: Path) -> None:
     """Write network, autoencoder, encoders, tokenizers and scheduler settings."""
     from tinyflux_pl.denoisers.released_denoiser import DIFFUSERS
 
-    denoiser, codec, text = small_parts(release_settings.followed(config))
+    denoiser, codec, text = small_parts(release_settings.with_release_settings(config))
     denoiser.write_as(DIFFUSERS, folder)
     for part in (codec, text):
         if isinstance(part, ReleaseWriter):  # others have no weights

@@ -1,4 +1,4 @@
-"""The placement of a drawing's parts, and the memory of its stages: planned beside measured."""
+"""Placement of the parts in sampling, and the memory of its stages: planned and measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.engine.placement import RESIDENT, SEQUENTIAL, Placement
 
 
 def placement_of(config: Generate) -> Placement:
-    """The placement that `engine` asks for, of auto by the plan; printed unless resident.
+    """The placement that `engine` asks for; with auto that of the plan. Printed unless resident.
 
     A simulation is too small to plan: its parts take turns.
     """
@@ -25,13 +25,13 @@ def placement_of(config: Generate) -> Placement:
     if config.simulate:
         return SEQUENTIAL
     plan = inference_memory.plan(config)
-    for line in (f"placement: {plan.placement}", *turns(plan)):
+    for line in (f"placement: {plan.placement}", *offload_lines(plan)):
         tables.line(line)
     return plan.placement
 
 
 def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
-    """The pipeline whose encoder keeps embeddings in `engine.prompts`, if that is given."""
+    """The pipeline with text embeddings cached in `engine.prompts`, if that is set."""
     from tinyflux_pl.text.prompt_store import StoredPrompts
 
     if config.engine.prompts is None:
@@ -40,8 +40,8 @@ def with_stored_prompts(pipeline: Any, config: Generate) -> Any:
     return replace(pipeline, sampler=replace(pipeline.sampler, text=text))
 
 
-def packed(pipeline: Any, config: Generate) -> Any:
-    """The pipeline with the denoiser's weights stored as `engine.precision` says, not to calibrate.
+def with_packed_weights(pipeline: Any, config: Generate) -> Any:
+    """The pipeline with weights quantized as `engine.precision` says, except in calibration.
 
     Prints a line on bytes and rounding; writes `engine.report`.
     """
@@ -66,11 +66,13 @@ def packed(pipeline: Any, config: Generate) -> Any:
         file = Path(config.engine.report).expanduser()
         write_bytes(file, ("\n".join(packing.table()) + "\n").encode())
         tables.line(f"signal to noise of each layer: {file}")
-    return pipeline.marked(**origin)
+    return pipeline.with_metadata(**origin)
 
 
-def drawn(pipeline: Any, prompts: list[str], config: Generate) -> tuple[list[Path], Path | None]:
-    """Write the pictures, and calibrate on them if `engine.calibrate` asks for it."""
+def draw_pictures(
+    pipeline: Any, prompts: list[str], config: Generate
+) -> tuple[list[Path], Path | None]:
+    """Write the pictures, and calibrate on them if `engine.calibrate` is set."""
     with weight_calibration.recording(pipeline, config) as lines:
         written = pipeline.write(
             prompts,
@@ -86,17 +88,17 @@ def drawn(pipeline: Any, prompts: list[str], config: Generate) -> tuple[list[Pat
     return written
 
 
-def turns(plan: GenerationPlan) -> list[str]:
-    """A line for each part whose blocks come in turn: how many, and which."""
+def offload_lines(plan: GenerationPlan) -> list[str]:
+    """A line for each part whose blocks are offloaded: their number and indices."""
     return [
         f"{part}: {count} of {plan.blocks[part]} blocks in turn: "
         + " ".join(map(str, in_turn(count, plan.blocks[part])))
-        for part, count in plan.placement.turns.items()
+        for part, count in plan.placement.blocks_in_turn.items()
     ]
 
 
-def verdict(plan: GenerationPlan) -> str:
-    """One line: the placement, and whether its stages stay within the budget."""
+def placement_line(plan: GenerationPlan) -> str:
+    """One line: the placement, and whether its stages fit the budget."""
     if plan.budget is None:
         return f"placement: {plan.placement}"
     over = [stage for stage in plan.memory.stages if stage.host == plan.host]
@@ -107,8 +109,8 @@ def verdict(plan: GenerationPlan) -> str:
     return f"placement: {plan.placement}; does not fit {size(plan.budget)}: {needs}"
 
 
-def measured(drawing: Any, config: Generate) -> list[str]:
-    """Lines on the rise of memory in each stage, where the parts take turns."""
+def memory_lines(drawing: Any, config: Generate) -> list[str]:
+    """Lines on the measured memory of each stage, where the parts are not all resident."""
     if config.engine.chosen == "resident":
         return []
     growth = drawing.sampler.stage.growth

@@ -1,4 +1,4 @@
-"""The weights that a run starts from: those of `init`, or of the release that `model` names."""
+"""The weights that a run starts from: of `init`, or of the release that `model` names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIRED = "tinyflux_pl.data.records.image_pairs.PairedImages"
 
 
 def check(config: Train, method: Method, trains: str) -> None:
-    """Raise ConfigError for weights that are given twice, or that the method needs and lacks.
+    """Raise ConfigError for weights given twice, or missing for a method that needs them.
 
     `trains` is the kind of module; only denoisers take a method that adds to them.
     """
@@ -53,8 +53,8 @@ def check(config: Train, method: Method, trains: str) -> None:
         )
     if released and config.model.get("inpaint"):
         raise ConfigError(
-            f"no release has an input for holes, and that of the base of method={method.name} "
-            "would stay zero: no hole would have an effect",
+            f"no release has an inpainting input, and that of the base of method={method.name} "
+            "would stay zero: no mask would have an effect",
             where="model.inpaint",
             cure="train it with method=full data=pairs, and begin from that run: "
             "init=RUN release.weights=FOLDER",
@@ -78,7 +78,7 @@ def require_same_base(checkpoint: Checkpoint, description: Mapping[str, Any]) ->
 
 
 def with_heads_of_base(config: Train, method: Method, denoiser: Any) -> Any:
-    """The denoiser, or the base's network where that has more parts, newly initialised.
+    """The denoiser, newly initialised like its base where that has expert heads.
 
     A base that experts taught has their heads, and a run without experts builds none: without them
     the base would answer otherwise than it was trained to.
@@ -110,7 +110,7 @@ def _described(path: Any) -> dict[str, Any]:
 
 
 def _check_class(config: Train) -> None:
-    """Raise ConfigError for a class term without class pictures or weights to draw them."""
+    """Raise ConfigError for a prior term without class pictures or weights to draw them."""
     sources = list(config.data.sources.values())
     number = config.objective.get("class_source")
     is_class = [node.train.get("_target_") == CLASS_PICTURES for node in sources]
@@ -127,7 +127,7 @@ def _check_class(config: Train) -> None:
 
 
 def complete(config: Train, denoiser: Any, method: Method, *, silent: bool) -> None:
-    """Freeze what no sample reaches, and store frozen weights as the method asks for, in place.
+    """Freeze parameters that get no gradient, and quantize frozen weights, in place.
 
     The denoiser is prepared by the method already.
     """
@@ -144,7 +144,7 @@ def complete(config: Train, denoiser: Any, method: Method, *, silent: bool) -> N
 
 
 class StartingPoint:
-    """Puts the weights of `init` into a denoiser, and refers to those that it starts from."""
+    """Loads the weights of `init` into a denoiser, and refers to those that it starts from."""
 
     def __init__(self, config: Train, method: Method) -> None:
         self.config = config
@@ -155,7 +155,7 @@ class StartingPoint:
         self._release: Mapping[str, Any] | None = None
 
     def __call__(self, denoiser: Any) -> None:
-        """Load `init`, and print what of it is new, dropped or widened."""
+        """Load `init`, and print what is new, dropped or widened."""
         from tinyflux_pl.checkpoints.start import start_from
         from tinyflux_pl.methods import base_weights
 
@@ -170,7 +170,7 @@ class StartingPoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Part of a checkpoint's description that refers to these weights.
+        """The part of a checkpoint's description that refers to these weights.
 
         Its key is `base` if drawing needs them again, `teacher` if training does, `init` elsewhere.
         """

@@ -1,4 +1,4 @@
-"""The FLOPs that a run's model needs for one image, for the utilisation of a GPU."""
+"""FLOPs of a run's model for one image, for the utilisation of a GPU (MFU)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def flops_per_image(parts: Parts, datamodule: CachedLatents) -> float:
-    """Forward and backward pass of the run's first micro-batch, on the meta device, for one image.
+    """FLOPs of forward and backward pass per image, of the first micro-batch on the meta device.
 
     Gradient checkpointing recomputes activations; that work is no part of the model's FLOPs.
     """
@@ -32,7 +32,7 @@ def flops_per_image(parts: Parts, datamodule: CachedLatents) -> float:
 
 
 def utilisation(parts: Parts, datamodule: CachedLatents) -> list[Utilisation]:
-    """The measure of utilisation, where the peak of the run's GPU is known."""
+    """The measure of MFU, if the peak of the run's GPU is known."""
     from tinyflux_pl.training.measures import Utilisation
 
     peak = device_peak_flops(parts.device, parts.precision)

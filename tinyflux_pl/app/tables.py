@@ -15,7 +15,7 @@ NARROWEST = 20  # columns of a text beside a long label
 
 
 def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """The title, then each label with its text, which is wrapped between words alone.
+    """Print the title, then each label with its text, wrapped between words.
 
     A line that holds a path is not wrapped at all: it stays one that can be copied, or opened, as a
     whole.
@@ -23,10 +23,10 @@ def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
     console = Console(soft_wrap=True)
     console.print(Text(printable(title), style="bold"))
     labels = max((len(label) for label, _ in rows), default=0)
-    room = max(console.width - labels - 4, NARROWEST)
+    width = max(console.width - labels - 4, NARROWEST)
     for label, text in rows:
         lines = [
-            part for line in printable(text).splitlines() or [""] for part in _wrapped(line, room)
+            part for line in printable(text).splitlines() or [""] for part in _wrapped(line, width)
         ]
         for number, line in enumerate(lines):
             start = Text(f"  {'' if number else printable(label):<{labels}}  ", style="cyan")
@@ -34,11 +34,11 @@ def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def line(text: str) -> None:
-    """One line, however long."""
+    """Print one line, however long."""
     Console(soft_wrap=True).print(printable(text), highlight=False, markup=False)
 
 
-def _wrapped(text: str, room: int) -> list[str]:
+def _wrapped(text: str, width: int) -> list[str]:
     if os.sep in text:
         return [text]
-    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -1,4 +1,4 @@
-"""The errors of a run's teachers at each bucket, from the velocities cached for validation."""
+"""Errors of a run's teachers at each bucket, from the velocities cached for validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK = 64  # samples read at once
 
 
 def measure(targets: VelocityTargets, sources: Sequence[Source], path: Path, kind: str) -> None:
-    """Measure each teacher against the data, on the path and in the prediction of the student.
+    """Measure each teacher against the data, in the student's path and prediction kind.
 
     Says which teacher is the best at each time.
     """

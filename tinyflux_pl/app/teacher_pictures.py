@@ -1,4 +1,4 @@
-"""Pictures that a teacher draws for captions which no picture of the data has."""
+"""Pictures that a teacher draws for captions that no picture of the data has."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TEACHER_PICTURES = "tinyflux_pl.data.records.teacher_pictures.TeacherPictures"
 
 
 class TeacherDrawer:
-    """A teacher by name, with its own codec, text and shift (app.drawn_pictures.Drawer)."""
+    """A named teacher with its own codec, text and shift (app.drawn_pictures.Drawer)."""
 
     target = TEACHER_PICTURES
     kind = "teacher"
     captioned = True
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides the pictures, but for the device and its number format."""
+        """Plain data that determines the pictures, except device and number format."""
         teacher = teachers.load(parts.config, node["teacher"])
         return {
             "teacher": teacher.fingerprint(),

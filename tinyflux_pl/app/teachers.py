@@ -1,4 +1,4 @@
-"""The teachers of a run by name: what its configuration describes, or one of the user's runs."""
+"""The teachers of a run by name: from its configuration, or one of the user's runs."""
 
 from __future__ import annotations
 

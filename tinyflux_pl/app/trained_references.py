@@ -1,4 +1,4 @@
-"""The reference pictures that a run's network has seen, for the description of its checkpoints."""
+"""The number of reference pictures a network was trained with, for its checkpoints."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def count(
     config: Train, sources: list[Source], denoiser: Any, checkpoint: Checkpoint | None
 ) -> int | None:
-    """References beside each picture, in this run or in those that it continues.
+    """References per picture, in this run or in those that it continues.
 
     None where the weights that it started from do not say it.
     """
     here = max(len(reference_keys(source.train.store.layout(ENCODINGS))) for source in sources)
-    return larger(here, _before(config, denoiser, checkpoint))
+    return larger(here, _inherited_count(config, denoiser, checkpoint))
 
 
-def _before(config: Train, denoiser: Any, checkpoint: Checkpoint | None) -> int | None:
-    """Those of the weights that the run starts or continues from; 0 for new weights."""
+def _inherited_count(config: Train, denoiser: Any, checkpoint: Checkpoint | None) -> int | None:
+    """The count of the weights that the run starts or continues from; 0 for new weights."""
     if checkpoint is not None:
         return recorded(checkpoint.config)
     if config.init is not None:

@@ -1,4 +1,4 @@
-"""The memory of a training run by arithmetic, and the division of its batch so that it fits."""
+"""The planned memory of a training run, and the division of its batch so that it fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.hardware import MAX_DRAWN
 from tinyflux_pl.app.planned_batch import planned_batch, planned_text
 from tinyflux_pl.app.planned_drawing import PlannedDrawing, encoder_bytes
-from tinyflux_pl.app.planned_parts import codec_bytes, weightless
+from tinyflux_pl.app.planned_parts import codec_bytes, without_unneeded_weights
 from tinyflux_pl.app.planned_text_step import text_activations
 from tinyflux_pl.app.training_plan import TrainingPlan
 from tinyflux_pl.config.build import build
@@ -45,7 +45,7 @@ class Planner:
         from tinyflux_pl.training.optimizers import build_optimizer
 
         self.hardware, self.drawn = config.hardware, drawn
-        self.config = release_settings.followed(weightless(config))
+        self.config = release_settings.with_release_settings(without_unneeded_weights(config))
         self.parts = Parts.built_from(self.config)
         self.codec, self.text = self.parts.codec, self.parts.text
         self.precision = self.parts.precision
@@ -100,8 +100,8 @@ class Planner:
         frozen = {"codec": self._codec_bytes}
         if teacher := online_teacher.resident_bytes(self.parts):
             frozen["teacher"] = teacher
-        if method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
-            frozen["text encoders"] = kept
+        if method.keeps_text and (remaining := encoder_bytes(self.text, in_turn=False)):
+            frozen["text encoders"] = remaining
         context = hardware.context_bytes(self.hardware)
         drawn = self._drawn_at_once(idle + sum(frozen.values()) + context)
         working = {
@@ -131,7 +131,7 @@ class Planner:
 
     @cached_property
     def _limit(self) -> int:
-        """Bytes to plan with: of the profile's memory, else of this machine's accelerator."""
+        """The bytes to plan for: of the profile, else of this machine's accelerator."""
         configured = self.hardware.memory_gb
         total = configured * GIB if configured else describe(self.hardware.accelerator).total
         return int(total * USABLE_SHARE)
@@ -189,7 +189,7 @@ class Planner:
 
 
 def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
-    """The configuration with the `auto` keys of the batch's division chosen, and the plan for it.
+    """The configuration with the batch's `auto` keys chosen, and the plan for it.
 
     No plan where memory is not planned. Raises MemoryPlanError if nothing fits.
     """
@@ -207,7 +207,7 @@ def choose_division(config: Train) -> tuple[Train, TrainingPlan | None]:
 
 
 def _cheapest(config: Train, drawn: Sequence[Stage]) -> tuple[Train, TrainingPlan]:
-    """The first plan that fits, of a base with ever fewer bits where that is left to the plan."""
+    """The first plan that fits, with ever fewer bits of the base if base_precision=auto."""
     if config.method.get("base_precision") != AUTO or config.model.get("packed"):
         return config, Planner(config, drawn).plan()
     from tinyflux_pl.methods.base_precision import IN_TURN

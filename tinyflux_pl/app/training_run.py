@@ -106,7 +106,7 @@ def build_callbacks(
     datamodule: CachedLatents,
     checkpoint: Checkpoint | None,
 ) -> RunCallbacks:
-    """The callbacks of a run; those that must see a step first come first."""
+    """The callbacks of a run, in the order in which they must see a step."""
     from tinyflux_pl.training import measures
     from tinyflux_pl.training.logged_metrics import LoggedMetrics
     from tinyflux_pl.training.preemption import Preemption
@@ -160,7 +160,7 @@ def build_callbacks(
 def _teacher_gate(
     parts: Parts[Train], sources: list[Source], trainable: Trainable, validation: Validation
 ) -> list[Callback]:
-    """The gate of a run with velocity targets, whose teachers are measured now."""
+    """The gate of a run with velocity targets, whose teachers are measured here."""
     if not parts.targets:
         return []
     from tinyflux_pl.app import teacher_errors

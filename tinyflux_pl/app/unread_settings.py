@@ -1,4 +1,4 @@
-"""Settings that a run's method and objective do not read: refused, not dropped in silence."""
+"""Settings that a run's method and objective do not read: refused instead of ignored."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def check_sampling(config: Train | Generate, settings: SamplerSettings) -> None:
 
 
 def check_drawing(config: Generate) -> None:
-    """Raise ConfigError for a key of step cache or engine that the other keys switch off."""
+    """Raise ConfigError for a key of step cache or engine that other keys disable."""
     if config.from_image is None:
         for node in ("cache", "engine"):
             dependent_keys.check(config.overrides, node, asdict(getattr(config, node)), {})
 
 
 def check_masks(config: DataJob, method: Method, records: Mapping[str, Records]) -> None:
-    """Raise ConfigError for masks beside a user's pictures, or weights of masks, unread.
+    """Raise ConfigError for masks of a user's pictures, or weights of masks, that are not read.
 
     `records` are the training records of each source.
     """
@@ -78,6 +78,6 @@ def check_masks(config: DataJob, method: Method, records: Mapping[str, Records])
 
 
 def _keys_of_line(config: DataJob) -> list[str]:
-    """Keys that the command line sets, groups without their package."""
+    """Keys that the command line sets; groups without their package."""
     keys = (line.lstrip("+~").partition("=")[0] for line in config.overrides)
     return [key.partition("@")[0] for key in keys]

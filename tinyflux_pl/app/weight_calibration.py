@@ -1,4 +1,4 @@
-"""Calibration of `engine.precision`: recorded while drawing, fitted, kept in a file, used again."""
+"""Calibration of `engine.precision`: recorded while drawing, fitted, saved and reused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tinyflux_pl.weights.headers import metadata_of
 
 @dataclass(frozen=True)
 class LayerRatio:
-    """Signal to noise in dB of a layer's output: rounded to nearest, and with its factors."""
+    """Signal to noise in dB of a layer's output, without and with its factors."""
 
     name: str
     nearest: float
@@ -38,7 +38,7 @@ class LayerRatio:
 
 @contextmanager
 def recording(pipeline: Any, config: Generate) -> Generator[list[str]]:
-    """Record inside the block if `engine.calibrate` asks for it; then fit, and write the file.
+    """Inside, record inputs if `engine.calibrate` is set; then fit, and write the file.
 
     Yields a list that afterwards holds the lines to print.
     """
@@ -81,8 +81,8 @@ def shared_factors(
 ) -> dict[str, Tensor]:
     """Factors of each layer; layers that read one tensor share them, so that it can be divided."""
     groups = [tuple(n for n in each.layers if n in maxima) for each in denoiser.divisible_inputs()]
-    together = {name for group in groups for name in group}
-    groups += [(name,) for name in maxima if name not in together]
+    sharing = {name for group in groups for name in group}
+    groups += [(name,) for name in maxima if name not in sharing]
     factors = {}
     for group in filter(None, groups):
         seen = torch.stack([maxima[name] for name in group]).amax(0)
@@ -92,7 +92,7 @@ def shared_factors(
 
 
 def foldable(denoiser: DenoiserModule, cache: Cache) -> list[DivisibleInput]:
-    """The inputs to divide in the layers before.
+    """The inputs that can be divided in the layers before.
 
     TeaCache compares what the first block's attention reads: what that block reads is divided at
     run time, so that the measure stays that of its coefficients.
@@ -112,7 +112,7 @@ def _ratios(
     factors: Mapping[str, Tensor],
     precision: str,
 ) -> Iterable[LayerRatio]:
-    """Of the rows that were kept of each layer's input."""
+    """Signal to noise of each layer, on the recorded rows of its input."""
     format = FORMATS[precision]
     for name, values in factors.items():
         layer = layers[name]
@@ -133,7 +133,7 @@ def _table(ratios: list[LayerRatio], method: str) -> Iterable[str]:
 
 
 def read(pipeline: Any, source: str) -> dict[str, Tensor]:
-    """The factors of a calibration's file, by layer; CheckpointMismatch if of other weights."""
+    """The factors of a calibration file, by layer; CheckpointMismatch if of other weights."""
     path = Path(source).expanduser()
     if not path.is_file():
         cure = f"make it: engine.calibrate={source}, with a few prompts"

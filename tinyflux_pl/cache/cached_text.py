@@ -1,4 +1,4 @@
-"""The text of cached rows: the first caption of each, or at a training step one of all."""
+"""The text of cached rows: the first caption of each, or in training steps a drawn one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chosen_variants(seed: int, sample_ids: Sequence[int], counts: Sequence[int],
 
 
 def text_of(rows: Rows, index: Tensor, variants: Sequence[int]) -> TextEmbeddings:
-    """The embeddings of one caption a row, in fp32, cut to the longest among them."""
+    """The embeddings of one caption per row, in fp32, cut to the longest among them."""
     chosen = torch.as_tensor(variants)
     parts, positions = [], []
     for variant in sorted({*variants}):

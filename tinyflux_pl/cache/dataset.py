@@ -32,7 +32,7 @@ def collate(batch: Item) -> Item:
 
 
 def reference_keys(layout: Iterable[str]) -> list[str]:
-    """The keys of reference pictures, in the order of their numbers."""
+    """The keys of reference pictures, in numerical order."""
     return sorted(
         (key for key in layout if key.startswith("reference.")),
         key=lambda key: int(key.split(".")[1]),
@@ -129,12 +129,12 @@ class CachedDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """Samples of each source: there is one."""
+        """Number of samples of each source; here one."""
         return [len(self)]
 
     @property
     def runs(self) -> list[list[tuple[range, Shape]]]:
-        """Of each source (there is one) its consecutive rows of one shape.
+        """For each source (here one) its consecutive rows of one shape.
 
         Shapes are those that must agree within a batch, that of the latents first.
         """
@@ -144,11 +144,11 @@ class CachedDataset(Dataset):
         return [[(rows, tuple(layout[key][1] for key in keys)) for rows, layout in layouts]]
 
     def fingerprint(self, group: str = ENCODINGS) -> dict[str, Any]:
-        """The inputs that a group was made from."""
+        """The fingerprint of the inputs of a group."""
         return self.store.groups()[group]
 
     def _flips(self, indices: list[int], index: Tensor) -> Tensor | None:
-        """True (B,) where a step sees the mirror image; None where no row is drawn mirrored."""
+        """True (B,) where a step uses the mirror image; None if no row is drawn mirrored."""
         if f"{FLIPPED}latents" not in self.layout or not isinstance(indices, StepRows):
             return None
         ids = self._rows("sample_ids", index).tolist()
@@ -172,7 +172,7 @@ class CachedDataset(Dataset):
         return chosen_variants(self.seed, ids, counts, indices.step)
 
     def _loaded(self, key: str) -> list[tuple[int, Tensor]]:
-        """The first row and the rows of each segment; of a column of one shape all rows."""
+        """The rows of each segment and its first row; all rows for a column of one shape."""
         layouts = self.store.segment_layouts(ENCODINGS)
         if len({layout.get(key) for _, layout in layouts}) == 1:
             return [(0, self.store.gather(key, torch.arange(len(self))))]
@@ -188,5 +188,5 @@ class CachedDataset(Dataset):
 
 
 def _pixels(maps: Tensor) -> Tensor:
-    """Maps as their network reads them: bytes are pixels, which become [0, 1]."""
+    """Maps as their network reads them: bytes become floats in [0, 1]."""
     return maps.float().div(255) if maps.dtype == torch.uint8 else maps.float()

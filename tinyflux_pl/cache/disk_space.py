@@ -1,4 +1,4 @@
-"""Disk space for the shards that a store still lacks."""
+"""Disk space for the missing shards of a store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARGIN = 1.02  # headers, and blocks that a file does not fill
 
 
 def require_disk_space(store: CacheStore, group: str, sample: Mapping[str, Tensor]) -> int:
-    """Bytes that the pending shards need, of rows like those of `sample` (rows, ...).
+    """Bytes that the pending shards need, given rows like those of `sample` (rows, ...).
 
     Raises DiskFull if they do not fit.
     """

@@ -1,4 +1,4 @@
-"""Columns of pictures mirrored left to right, and the draw between them and the plain ones."""
+"""Columns of mirrored pictures, and the draw between them and the plain ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = Callable[[str, Tensor], Tensor]  # key, rows
 
 
 def drawn_flips(seed: int, sample_ids: Sequence[int], step: int) -> Bool[Tensor, " b"]:
-    """True for the half of the samples that a step sees mirrored: of (seed, sample, step)."""
+    """True for the half of the samples that a step mirrors, drawn from (seed, sample, step)."""
     return rng.uniform(seed, "flip", sample_ids, step) < 0.5
 
 

@@ -22,7 +22,7 @@ MAX_SHARDS = 10**6
 
 @dataclass(frozen=True)
 class Manifest:
-    """`records`: the fingerprint of the records.
+    """Name, number of samples, shard size, records and segments of a store.
 
     `keys`: the sha256 of `keys.bin`, "" for a store without keys. `segments`: the lengths of the
     runs of rows that have one shape; empty where all have.

@@ -32,7 +32,7 @@ PIXELWISE = (
 
 
 class Mixture(Dataset):
-    """Sources by dataset id; a batch may mix them.
+    """Several sources by dataset id; a batch may mix them.
 
     Indices run through the sources in order of their ids.
 
@@ -156,7 +156,7 @@ class Mixture(Dataset):
         return torch.zeros(len(part), *shape)
 
     def _sizes(self, part: Batch) -> Tensor:
-        """The part's size ids; pictures without any are of their original size, uncropped."""
+        """The part's size ids; pictures without any are uncropped and of their original size."""
         if part.size_ids is not None:
             return part.size_ids
         height, width = (side * self._pixels_per_cell for side in part.latents.shape[-2:])
@@ -165,7 +165,7 @@ class Mixture(Dataset):
 
     @cached_property
     def _pixels_per_cell(self) -> float:
-        """Pixels along a side of a latent cell, from a source with size ids."""
+        """Pixels along the side of a latent cell, from a source with size ids."""
         sample = next(d for d in self.datasets.values() if SIZE_IDS in d.layout)[0]
         assert sample.size_ids is not None
         return float(sample.size_ids[0, 4]) / sample.latents.shape[-2]
@@ -191,7 +191,7 @@ def _picture_keys(dataset: CachedDataset) -> list[str]:
 
 
 def _comparable(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The part of a row's shape that sources must share: all of it, or all but height and width."""
+    """The part of a row's shape that sources must share: without height and width for pictures."""
     pixelwise = key in PIXELWISE or key.startswith("reference.") or _is_velocity(key)
     return (len(shape), *shape[:-2]) if pixelwise else shape
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyflux_pl.cache.interleaving import apportion, interleave
 from tinyflux_pl.cache.sample_order import ROUND, SampleOrder
-from tinyflux_pl.cache.weighted_turns import apportion, spread
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Global rows of one shape that are drawn equally often, a row as often as it stands here.
+    """Global rows of one shape that are drawn equally often; repeated rows are drawn repeatedly.
 
     `share` is the pool's part of all draws, in any unit.
     """
@@ -48,7 +48,7 @@ class PooledOrder(SampleOrder):
         natural = all(map(_is_natural, pools))
         length = self.total if natural else max(ROUND, self.total)
         shares = [sum(pool.share for pool in group) for group in groups]
-        self._pattern, self._earlier, self._quota = _turns(shares, length)
+        self._pattern, self._earlier, self._quota = _interleaving(shares, length)
 
     def batch(self, step: int) -> list[int]:
         """Global rows of the step-th global batch, all of one shape."""
@@ -68,7 +68,9 @@ def _is_natural(pool: Pool) -> bool:
     return pool.share == len(pool.rows)
 
 
-def _turns(shares: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _interleaving(
+    shares: Sequence[float], length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Group of each slot of a round (length,), its earlier turns in the round, turns of each group.
 
     Evenly spread, in proportion to the shares (largest remainders), at least one turn each.
@@ -78,7 +80,7 @@ def _turns(shares: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray
         cure = "weights above 0 and below 1e30"
         raise ConfigError(f"shares of draws {list(shares)}", where="data", cure=cure)
     quota = apportion(shares, length, least=1)
-    return *spread(quota), quota
+    return *interleave(quota), quota
 
 
 def pools_of(

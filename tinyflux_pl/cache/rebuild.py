@@ -44,7 +44,7 @@ class ReusableRows:
         self.rows[:] = [row_of.get(key, -1) for key in new_keys]
 
     def missing_rows(self, rows: Sequence[int]) -> list[int]:
-        """Those of the new store's rows that have to be computed."""
+        """The new store's rows that have to be computed."""
         return [row for row in rows if self.rows[row] < 0]
 
     def merge(self, rows: Sequence[int], computed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class ReusableRows:
 
 
 def carry_over(reusable: ReusableRows, store: CacheStore) -> None:
-    """Copy the shards of a group that need no teacher, since all their rows are reusable."""
+    """Copy the shards of a group whose rows are all reusable, without a teacher."""
     for k in store.pending(reusable.group):
         rows = store.rows(k)
         if not reusable.missing_rows(rows):

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from tinyflux_pl.cache.pooled_order import PooledOrder, pools_of
-from tinyflux_pl.cache.sample_order import ROUND, SampleOrder, turns
+from tinyflux_pl.cache.sample_order import ROUND, SampleOrder, interleaving
 from tinyflux_pl.core import rng
 
 
@@ -46,7 +46,9 @@ class SameShapeOrder(SampleOrder):
             np.concatenate([self._offsets[k] + np.arange(self.lengths[k]) for k in group])
             for group in groups
         ]
-        self._shape_turns = turns([sum(weights[k] for k in group) for group in groups], len(groups))
+        self._shape_turns = interleaving(
+            [sum(weights[k] for k in group) for group in groups], len(groups)
+        )
 
     def batch(self, step: int) -> list[int]:
         """Global indices of the step-th global batch, all of one shape."""

@@ -35,15 +35,15 @@ def keys_of(records: Records) -> np.ndarray:
 
 
 def keys_are_cheap(records: Records) -> bool:
-    """True if `keys_of` reads no image from disk: hashes are known, or images are drawn by rule."""
+    """True if `keys_of` reads no image: hashes are known, or images are generated."""
     return not records.reads_files or records.sample_keys() is not None
 
 
 def key_of_record(record: Record) -> bytes:
-    """The key of one record: its caption, and every array in it."""
+    """The key of one record: hash of its caption and all of its arrays."""
     arrays = {n: value for n, value in record.attributes.items() if isinstance(value, np.ndarray)}
-    arrays |= {"image": record.image, "mask": record.mask, "hole": record.hole}
-    arrays |= {"hint": record.hint}
+    arrays |= {"image": record.image, "mask": record.mask, "hint": record.hint}
+    arrays["hole"] = record.inpaint_mask  # the name in the keys of existing caches
     arrays |= {f"reference.{k}": picture for k, picture in enumerate(record.references)}
     arrays = {n: np.ascontiguousarray(a) for n, a in sorted(arrays.items()) if a is not None}
     shapes = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
@@ -95,7 +95,7 @@ class ShardKeys:
                 and hashlib.sha256(content).hexdigest() == self.sha256
             )
             if self.sha256 and not is_intact:
-                what = f"{self.file.name} is not what was written"
+                what = f"{self.file.name} changed after it was written"
                 raise CorruptStore(what, where=str(self.file), cure=repair_hint(self.file.parent))
             self._table = np.frombuffer(content, np.uint8).reshape(-1, BYTES)
         return self._table

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from tinyflux_pl.cache.weighted_turns import apportion, spread
+from tinyflux_pl.cache.interleaving import apportion, interleave
 from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 
@@ -49,7 +49,7 @@ class SampleOrder:
         self.total = sum(self.lengths)
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
-        self._turns = None if weights is None else turns(weights, len(self.lengths))
+        self._turns = None if weights is None else interleaving(weights, len(self.lengths))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,7 +138,7 @@ class OrderedBatchSampler(Sampler[list[int]]):
             yield StepRows(rows, step // self.accumulation)
 
 
-def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
+def interleaving(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarray]:
     """Source of each slot of a round (ROUND,); turns before each slot (ROUND + 1, sources)."""
     weight = np.asarray(weights, dtype=np.float64)
     if weight.shape != (sources,) or not np.isfinite(weight).all() or (weight <= 0).any():
@@ -148,6 +148,6 @@ def turns(weights: Sequence[float], sources: int) -> tuple[np.ndarray, np.ndarra
     if (quota == 0).any():
         what = f"weights {list(weights)}: the smallest is under 1/{ROUND} of all"
         raise ConfigError(what, cure="raise it")
-    pattern, _ = spread(quota)
+    pattern, _ = interleave(quota)
     taken = np.cumsum(pattern[:, None] == np.arange(sources), axis=0)
     return pattern, np.concatenate([np.zeros((1, sources), np.int64), taken])

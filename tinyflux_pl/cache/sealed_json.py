@@ -25,7 +25,7 @@ MOVE_HINT = "move that file elsewhere: it is never removed"
 
 
 def is_foreign(path: Path) -> bool:
-    """True if a file with a name of a store's is intact JSON of another program.
+    """True if a file with the name of a store's file is intact JSON of another program.
 
     An empty file belongs to nobody. A damaged file of a store still has most of its keys.
     """
@@ -55,7 +55,7 @@ def read_sealed(
             what = f"{path.name} {FOREIGN}"
             cure = f"{MOVE_HINT}; then run this again"
             raise CorruptStore(what, where=str(path), cure=cure) from error
-        what = f"{path.name} is not what was written"
+        what = f"{path.name} changed after it was written"
         raise CorruptStore(what, where=str(path), cure=repair_hint(root)) from error
     require_fields(content, fields, path, root)
     return content

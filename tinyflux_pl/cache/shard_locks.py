@@ -1,4 +1,4 @@
-"""Locks of single shards, by which several processes fill one group of a store."""
+"""Locks of single shards, so that several processes can fill one group of a store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ShardLocks:
     @classmethod
     @contextmanager
     def opened(cls, folder: Path) -> Generator[ShardLocks]:
-        """The locks of a folder; those still held are freed at the end."""
+        """The locks of a folder; those still held are released at the end."""
         locks = cls(folder)
         try:
             yield locks
@@ -50,7 +50,7 @@ class ShardLocks:
 def shards_to_write(
     group: CacheGroup, pending: list[int], wait: Callable[[int], None]
 ) -> Iterator[int]:
-    """Each shard that is left for this process to write, locked while the caller has it.
+    """Each shard left for this process to write, locked while the caller has it.
 
     Shards that other processes are writing are passed over, and come later if those end without
     them; `wait(count)` is called at every look while there are no others. Returns once every shard
@@ -79,7 +79,7 @@ def shards_to_write(
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed writers left in a group's folder; shards that are being written stay."""
+    """Remove the partial files of killed writers from a group's folder; locked shards stay."""
     parts = list(folder.glob(".*.part"))
     if not parts:
         return

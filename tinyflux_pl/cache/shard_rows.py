@@ -30,11 +30,11 @@ class ShardRows:
         return range(int(self._edges[k]), int(self._edges[k + 1]))
 
     def segment_of(self, k: int) -> int:
-        """The segment that shard k lies in."""
+        """The segment of shard k."""
         return int(np.searchsorted(self.first_shards, k, side="right")) - 1
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard of each row, and its place there."""
+        """The shard of each row, and its index there."""
         if len(self.segments) == 1:
             shard, row = np.divmod(index, self._shard_size)
             return shard, row

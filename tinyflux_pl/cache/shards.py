@@ -62,7 +62,7 @@ class CacheGroup:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """The inputs that the group was made from."""
+        """The fingerprint of the group's inputs."""
         return read_sealed(self.folder / GROUP_FILE, self.folder.parent, GROUP_FIELDS)[
             "fingerprint"
         ]
@@ -152,7 +152,7 @@ class CacheGroup:
         return arrays[CAPTION_BYTES].array[begin : int(ends[row])].tobytes().decode()
 
     def fault(self, k: int, check_inputs: bool = True) -> str:
-        """Describe the damage of shard k, hashed again from the file; "" if there is none."""
+        """The damage of shard k, whose file is hashed again; "" if there is none."""
         try:
             self._open(k, True, check_inputs)
         except CorruptStore as error:
@@ -205,7 +205,7 @@ class CacheGroup:
 
 
 def _encode_captions(captions: list[str]) -> dict[str, Tensor]:
-    """All captions as one column of bytes, and where each ends in it."""
+    """All captions as one column of bytes, and the end of each in it."""
     encoded = [caption.encode() for caption in captions]
     content = np.frombuffer(b"".join(encoded) + b"\n", np.uint8).copy()
     return {

@@ -1,4 +1,4 @@
-"""Comparison of fingerprints: the parts in which a cache and the run differ, and the cures."""
+"""Comparison of fingerprints: the differences between a cache and the run, and the cures."""
 
 from __future__ import annotations
 

@@ -93,12 +93,12 @@ class CacheStore:
 
     @classmethod
     def open(cls, root: str | Path, verify_on_read: bool = True) -> CacheStore:
-        """Open a store; `verify_on_read` hashes each shard when it is first read."""
+        """Open a store; with `verify_on_read` each shard is hashed when it is first read."""
         root = Path(root)
         return cls(root, Manifest.read(root), verify_on_read)
 
     def unverified(self) -> CacheStore:
-        """The same store, whose shards are read without being hashed."""
+        """The same store without hashing shards on reading."""
         store = copy.copy(self)
         store._verify_on_read = False
         store._groups = {}
@@ -153,7 +153,7 @@ class CacheStore:
         return [k for k in range(self.shards) if self.group(group).record(k) is None]
 
     def shards_to_write(self, group: str, wait: Callable[[int], None]) -> Iterator[int]:
-        """The pending shards that no other process writes, one after another; see shard_locks."""
+        """The pending shards that no other process writes (cache.shard_locks)."""
         return shards_to_write(self.group(group), self.pending(group), wait)
 
     def write_shard(

@@ -1,4 +1,4 @@
-"""The files of a store by name: those that it consists of, and those that killed writers left."""
+"""The files of a store by name, and the leftovers of killed writers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PART = re.compile(rf"\.(?:{_NAMES})\.[0-9a-f]{{8}}\.part")
 
 
 def files_of(root: Path) -> list[Path]:
-    """Every file that a store consists of, with its locks and leftovers; no other program's."""
+    """Every file of a store, locks and leftovers included; no other program's."""
     names = [root / name for name in (*ROOT_FILES, LOCK)]
     for group in _groups(root):
         names += [group / GROUP_FILE, group / SHARD_LOCKS, *shard_files(group)]
@@ -29,13 +29,13 @@ def files_of(root: Path) -> list[Path]:
 
 
 def partial_files(root: Path) -> list[Path]:
-    """Files that were being written; those of a process that lives are among them."""
+    """Partially written files, also those of living processes."""
     folders = (root, *_groups(root))
     return [p for folder in folders for p in sorted(folder.glob(".*.part")) if _is_partial(p)]
 
 
 def excess_shards(root: Path) -> list[Path]:
-    """Shards, and their records, beyond the number that the manifest names: of a longer store."""
+    """Shards and records beyond the manifest's number, left by a longer store."""
     try:
         manifest = Manifest.read(root)
     except (CorruptStore, DataError):  # damaged, or without a manifest: the number is unknown
@@ -50,12 +50,12 @@ def excess_shards(root: Path) -> list[Path]:
 
 
 def _groups(root: Path) -> list[Path]:
-    """Folders of which a file has the seal of a group."""
+    """Folders that contain a file with the seal of a group."""
     return [path for path in sorted(root.iterdir()) if path.is_dir() and is_group(path)]
 
 
 def _belongs(path: Path) -> bool:
-    """True for a file of the store's; a shard is judged by its record, if it has one."""
+    """True for a file of the store; a shard is recognised by its record, if it has one."""
     if not path.is_file():
         return False
     record = path.with_suffix(".json") if path.suffix in (".json", ".safetensors") else None

@@ -1,4 +1,4 @@
-"""Verify a store on disk part by part, and repair it: damaged parts are removed."""
+"""Verify a store on disk part by part, and repair it by removing damaged parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_store(folder: Path) -> bool:
 
 
 def is_group(folder: Path) -> bool:
-    """True if the folder is, or was, a group: a file of it has a seal."""
+    """True if the folder is or was a group: one of its files has a seal."""
     if _has_seal(folder / GROUP_FILE, b'"fingerprint"'):
         return True
     records = (path for path in shard_files(folder) if path.suffix == ".json")
@@ -75,7 +75,7 @@ def examine(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def foreign_files(root: Path) -> list[Path]:
-    """Files of other programs that have the names of store files.
+    """Files of other programs that have names of store files.
 
     They are kept, and the store cannot be used until they are moved.
     """
@@ -111,7 +111,7 @@ def _remove(file: Path) -> None:
 
 
 def _has_seal(path: Path, key: bytes) -> bool:
-    """True if a file has a seal, valid or not, and a key that every file of its kind has."""
+    """True if a file has a seal, valid or not, and a key common to all files of its kind."""
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_JSON_BYTES)

@@ -1,4 +1,4 @@
-"""A thread that writes while training continues: one job at a time, no failure lost."""
+"""A thread that writes while training continues: one job at a time; every failure is raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BackgroundWriter:
         self._thread = thread
 
     def check(self) -> None:
-        """Raise the failure of the last job if it has ended, without waiting."""
+        """Raise the failure of the last job if it has ended; do not wait."""
         if self._failure is not None:
             self.wait()
 

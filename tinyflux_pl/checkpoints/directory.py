@@ -39,10 +39,10 @@ class Checkpoint:
         """Twelve hexadecimal digits that identify these weights."""
         return fingerprint.hash_json(self.manifest["files"])[:12]
 
-    def weights(self, which: str = "averaged") -> dict[str, Tensor]:
+    def weights(self, kind: str = "averaged") -> dict[str, Tensor]:
         """All tensors of the network: `averaged` (EMA; raw where there is no average) or `raw`."""
         tensors = files.read_tensors(self.path / WEIGHTS)
-        if which == "averaged" and AVERAGED in self.manifest["files"]:
+        if kind == "averaged" and AVERAGED in self.manifest["files"]:
             tensors.update(files.read_tensors(self.path / AVERAGED))
         return tensors
 

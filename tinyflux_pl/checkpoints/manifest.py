@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, Any]:
         manifest = files.read_sealed(folder / MANIFEST)
     except (OSError, ValueError) as error:
         raise CorruptCheckpoint(
-            f"{MANIFEST} is missing, torn or altered ({error})", where=str(folder), cure=CURE
+            f"{MANIFEST} is missing, truncated or altered ({error})", where=str(folder), cure=CURE
         ) from error
     if manifest.get("schema") not in READABLE:
         readable = " and ".join(map(str, READABLE))
@@ -71,7 +71,7 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
             ) from error
         if not intact:
             raise CorruptCheckpoint(
-                f"{name} is missing, torn or altered", where=str(folder), cure=CURE
+                f"{name} is missing, truncated or altered", where=str(folder), cure=CURE
             )
 
 

@@ -1,4 +1,4 @@
-"""The reference pictures that a checkpoint's network was trained with, by its description."""
+"""The number of reference pictures a checkpoint's network was trained with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STARTS = ("base", "teacher", "init")  # what a network may have learned referenc
 
 
 def recorded(config: Mapping[str, Any]) -> int | None:
-    """The number of references beside each training picture; 0: it was trained without any.
+    """Number of references per training picture; 0: trained without any.
 
     None: the description does not say it, or the network is a release's, whose own rule says it.
     """
@@ -40,7 +40,7 @@ def in_metadata(metadata: Mapping[str, str]) -> int | None:
 
 
 def larger(one: int | None, other: int | None) -> int | None:
-    """The count of a network that was trained with both; 0 only where both are known to be."""
+    """The count of a network trained with both; 0 only if both are known to be 0."""
     if not one and not other:
         return None if None in (one, other) else 0
     return max(one or 0, other or 0)

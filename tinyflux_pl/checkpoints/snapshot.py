@@ -1,4 +1,4 @@
-"""Copy a training state to the host, so that training can go on while it is written."""
+"""Copy a training state to the host, so that training continues while it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that a new run starts from: what of them is taken, and a report of all that differs."""
+"""Initialise a new run from weights, with a report of all differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURE = "use the model= and experts= of the run that wrote these weights"
 
 @dataclass(frozen=True)
 class StartReport:
-    """Names of tensors, by how initialisation treated them.
+    """Names of tensors by how initialisation treated them.
 
     Copied, missing in the weights, only in the weights, and widened by input columns of zeros.
     """
@@ -28,7 +28,7 @@ class StartReport:
     widened: list[str]
 
     def lines(self, where: str) -> list[str]:
-        """One line for what was taken, and one for each kind of difference."""
+        """One line for the copied tensors, and one for each kind of difference."""
         kinds = {
             "new, as initialised": self.new,
             "dropped": self.dropped,

@@ -10,7 +10,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class VerifiedCache:
-    """Callable that tells whether a checkpoint is valid, hashing unchanged files only once.
+    """Callable: True for a valid checkpoint; unchanged files are hashed only once.
 
     Files count as changed by name, inode, size or modification time. Silent corruption on the disk
     is detected when the checkpoint is read (resume=auto, `extract.py doctor=true`), not by a second

@@ -33,7 +33,7 @@ class AutoencoderFlux2Codec(AutoencoderKLCodec):
             "codec": "autoencoder_flux2",
             "weights": self._sha256,
             "dtype": self.dtype,
-            **self._decided(),
+            **self._deciding_settings(),
         }
 
     def _normalised(self, z: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinyflux_pl.codecs import autoencoder_settings, autoencoder_weights, tiled_autoencoder, tiles
 from tinyflux_pl.codecs import autoencoder_simulation as simulation
-from tinyflux_pl.codecs import autoencoder_weights, halves, tiles
 from tinyflux_pl.codecs.autoencoder_layout import ORIGINAL
-from tinyflux_pl.codecs.autoencoder_settings import decided, require_no_overflow, require_settings
 from tinyflux_pl.codecs.autoencoder_skeleton import skeleton_of
 from tinyflux_pl.codecs.latent_scaling import scale_of, statistics_of
 from tinyflux_pl.codecs.posterior import mean_and_deviation
@@ -27,14 +26,13 @@ class AutoencoderKLCodec(Codec):
 
     Scale and shift are those of the autoencoder's config; if that has per-channel mean and
     deviation, latents are (z - mean) * scale / deviation. `weights` is a folder in the diffusers
-    layout or a repository (then `revision` is its commit), of which `subfolder` holds config.json
-    and the safetensors ("" for the root); or a single safetensors file in either layout, alone or a
-    whole checkpoint, and then `structure` is what config.json would say (a file without an
-    autoencoder leads to the folder that it lies in). An EDM network's latents are divided by
-    `data_deviation` beside. scaling="unshifted" leaves the shift out, as TinyFlux's published
-    weights want. Of a folder's variants (fp16, ...) `variant` is read. Headers are judged when the
-    autoencoder is first asked about its latents, weights are read on first use, in `dtype`; latents
-    come out in fp32. `tile` is the side of overlapping tiles, in pixels (codecs.halves).
+    layout or a repository (then `revision` is its commit), whose `subfolder` ("": the root) holds
+    config.json and the safetensors; or a single safetensors file in either layout, of the
+    autoencoder alone or of a whole checkpoint, and then `structure` stands for config.json. A file
+    without an autoencoder stands for its folder. `variant` (fp16, ...) selects files of a folder.
+    An EDM network's latents are also divided by `data_deviation`. scaling="unshifted" leaves the
+    shift out, as TinyFlux's published weights need. Headers are checked first, weights are read on
+    first use, in `dtype`; latents are fp32. `tile`: side of overlapping tiles in pixels, or None.
     Raises ConfigError, HubError, CheckpointMismatch, CorruptCheckpoint.
     """
 
@@ -57,7 +55,7 @@ class AutoencoderKLCodec(Codec):
         tile: int | None = None,
         posterior: str = "mean",
     ) -> None:
-        require_settings(scaling, dtype, data_deviation, posterior)
+        autoencoder_settings.require_settings(scaling, dtype, data_deviation, posterior)
         tiles.require_tile(tile)
         self.weights = None if weights is None else str(weights)
         self.subfolder, self.revision, self.structure = subfolder, revision, structure
@@ -151,13 +149,14 @@ class AutoencoderKLCodec(Codec):
         if height % factor or width % factor:
             cure = f"use sides that are multiples of {factor}"
             raise ConfigError(f"{height} x {width} pixels", where=self.name, cure=cure)
-        images = images.to(self.device, getattr(torch, self.dtype))
-        return mean_and_deviation(halves.encoded(self._loaded(), images, self.tile, self._halvings))
+        x = images.to(self.device, getattr(torch, self.dtype))
+        moments = tiled_autoencoder.encode(self._loaded(), x, self.tile, self._halvings)
+        return mean_and_deviation(moments)
 
     def decode(self, latents: Float[Tensor, "b c h8 w8"]) -> Float[Tensor, "b 3 h w"]:
         """Normalised latents -> images, not clamped."""
         z = self._restored(latents.to(self.device).float()).to(getattr(torch, self.dtype))
-        return halves.decoded(self._loaded(), z, self.tile, self._halvings)
+        return tiled_autoencoder.decode(self._loaded(), z, self.tile, self._halvings)
 
     @property
     def _halvings(self) -> float:
@@ -207,12 +206,13 @@ class AutoencoderKLCodec(Codec):
             "scale": self.scale,
             "shift": self.shift,
             "dtype": self.dtype,
-            **self._decided(),
+            **self._deciding_settings(),
             **{name: self.vae_config[name] for name in names},
         }
 
-    def _decided(self) -> dict[str, Any]:
-        return decided(self.vae_config, self.deciding, self.tile, self.posterior)
+    def _deciding_settings(self) -> dict[str, Any]:
+        config, defaults = self.vae_config, self.deciding
+        return autoencoder_settings.deciding(config, defaults, self.tile, self.posterior)
 
     def to(self, device: Any) -> "AutoencoderKLCodec":
         """Move, now or when loaded."""
@@ -235,7 +235,7 @@ class AutoencoderKLCodec(Codec):
     def _loaded(self) -> Any:
         if self._model is not None:
             return self._model
-        require_no_overflow(self.dtype, self.vae_config, self.name)
+        autoencoder_settings.require_no_overflow(self.dtype, self.vae_config, self.name)
         dtype = getattr(torch, self.dtype)
         if self.simulation_seed is not None:
             self._model = simulation.network(self.skeleton(), self.vae_config, self.simulation_seed)

@@ -51,7 +51,7 @@ def _memory(value: Tensor) -> tuple[int, int]:
 
 
 def _renamed(key: str) -> str:
-    """A key of diffusers, its attention's projections under today's names."""
+    """A key of diffusers, with the attention's projections under their current names."""
     match = re.fullmatch(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", key)
     return f"{match[1]}{OLD_ATTENTION[match[2]]}{match[3]}" if match else key
 

@@ -1,4 +1,4 @@
-"""An autoencoder as it is trained: its networks and their critic, on folded pixels."""
+"""An autoencoder in training: its networks and their critic, on folded pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.nets.discriminator import PatchDiscriminator
 
 
 class AutoencoderNetworks(nn.Module):
-    """`autoencoder` and `critic`, the networks of one run, on the latents of codec=pixels.
+    """`autoencoder` and `critic` of one run, on the latents of codec=pixels.
 
     `images` unfolds a batch's latents. `patch_size` are the cells of the run's codec along a cell
     of this network's latents.
@@ -54,7 +54,7 @@ class AutoencoderNetworks(nn.Module):
         return self.pixels.decode(latents)
 
     def forward(self, latents: Float[Tensor, "b c h w"], *_: Any) -> Float[Tensor, "b 3 hp wp"]:
-        """Reconstructions; a denoiser's time and conditioning are not read."""
+        """Reconstructions; time and conditioning are ignored."""
         return self.autoencoder(self.images(latents))
 
     def require_size(self, height: int, width: int) -> None:
@@ -64,7 +64,7 @@ class AutoencoderNetworks(nn.Module):
         """Raise ConfigError for a frozen critic, and where all of the autoencoder is frozen."""
         if not all(p.requires_grad for p in self.critic.parameters()):
             raise ConfigError(
-                "a frozen critic learns nothing to judge by",
+                "a frozen critic cannot learn",
                 where="method.frozen",
                 cure="leave the critic out of it; without a critic: objective.critic_weight=0",
             )

@@ -1,4 +1,4 @@
-"""An autoencoder's settings: those refused before anything is read, those that decide latents."""
+"""An autoencoder's settings: checks before anything is read, and those that affect latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_settings(scaling: str, dtype: str, data_deviation: float, posterior:
 
 
 def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> None:
-    """Raise ConfigError for float16 where the autoencoder's activations pass its range."""
+    """Raise ConfigError for float16 if the autoencoder's activations overflow it."""
     if dtype == "float16" and config.get("force_upcast", True):
         why = "its config says force_upcast: activations pass 65504"
         cure = "codec.dtype=bfloat16, or float32; or an autoencoder mended for float16, with "
@@ -39,12 +39,12 @@ def require_no_overflow(dtype: str, config: Mapping[str, Any], name: str) -> Non
         )
 
 
-def decided(
-    config: Mapping[str, Any], deciding: Mapping[str, Any], tile: int | None, posterior: str
+def deciding(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], tile: int | None, posterior: str
 ) -> dict[str, Any]:
-    """Settings that change the latents and differ from diffusers' defaults, `deciding`."""
-    settings = {key: config.get(key, default) for key, default in deciding.items()}
-    changed = {key: value for key, value in settings.items() if value != deciding[key]}
+    """The settings that change the latents and differ from diffusers' `defaults`."""
+    settings = {key: config.get(key, default) for key, default in defaults.items()}
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
     if posterior != "mean":
         changed["posterior"] = posterior
     return changed if tile is None else {**changed, "tile": tile, "tiled": "fine levels"}

@@ -1,4 +1,4 @@
-"""Small random autoencoders, made in memory: no files."""
+"""Small random autoencoders, made in memory without files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def small(structure: Mapping[str, Any]) -> dict[str, Any]:
     """The structure with one layer of 8 channels a level: latents keep their shape."""
     levels = len(structure.get("block_out_channels", [8]))
     size = {"block_out_channels": [8] * levels, "layers_per_block": 1, "norm_num_groups": 4}
-    kept = {k: v for k, v in structure.items() if k != "decoder_block_out_channels"}
-    return {**kept, **size}
+    structure_keys = {k: v for k, v in structure.items() if k != "decoder_block_out_channels"}
+    return {**structure_keys, **size}
 
 
 def network(skeleton: nn.Module, structure: Mapping[str, Any], seed: int) -> Any:

@@ -1,4 +1,4 @@
-"""An autoencoder of diffusers as its config.json describes it, without values."""
+"""An autoencoder of diffusers on the meta device, from its config.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.core.unused_settings import name_unread
 
 
 def skeleton_of(kind: str, config: dict[str, Any], where: str) -> nn.Module:
-    """The class `kind` of diffusers on the meta device; settings that it does not read are named.
+    """The class `kind` of diffusers on the meta device; prints settings that it does not read.
 
     ConfigError, about `where`, if the settings describe no such network.
     """

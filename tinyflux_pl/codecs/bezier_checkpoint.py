@@ -1,6 +1,6 @@
 """The autoencoder in a checkpoint of its training: found, verified, and read.
 
-The checkpoint's files are opened here by their sealed manifest alone, below the room that writes
+The checkpoint's files are opened here by their sealed manifest alone, below the package that writes
 them.
 """
 
@@ -56,7 +56,7 @@ class AutoencoderCheckpoint:
         for name, expected in self.hashes.items():
             if files.sha256(self.folder / name) != expected:
                 raise CorruptCheckpoint(
-                    f"{name} is not what was written", where=str(self.folder), cure=CURE
+                    f"{name} changed after it was written", where=str(self.folder), cure=CURE
                 )
             tensors |= files.read_tensors(self.folder / name)
         values = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
@@ -93,7 +93,7 @@ def _weights(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _newest(path: Path) -> Path:
-    """`path` itself where it is a checkpoint, else the newest one below it."""
+    """`path` itself if it is a checkpoint, else the newest one below it."""
     if (path / MANIFEST).is_file():
         return path
     saved = sorted((path / "checkpoints").glob(f"step_*/{MANIFEST}"))

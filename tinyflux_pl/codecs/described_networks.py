@@ -17,7 +17,7 @@ ADDED_LATER = {AutoencoderConfig.name: {"activation": "bezier"}}  # keys that ol
 
 
 def described_sizes(name: str, sizes: Mapping[str, Any]) -> AutoencoderSizes:
-    """The sizes that a file describes; KeyError for an unknown name or other keys than theirs."""
+    """The sizes in a file's description; KeyError for an unknown name or wrong keys."""
     kind = KINDS[name]
     completed = {**ADDED_LATER.get(name, {}), **sizes}
     expected = {field.name for field in fields(kind)}

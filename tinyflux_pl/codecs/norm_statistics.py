@@ -1,4 +1,4 @@
-"""Group norms of parts of a picture with the statistics of all of it."""
+"""Group norms of tiles with the statistics of the whole picture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measured(network: nn.Module, run: Callable[[], Any]) -> Statistics:
 
 @contextmanager
 def applied(statistics: Statistics) -> Iterator[None]:
-    """Inside, these norms use the given statistics in place of their input's."""
+    """Inside, the norms use the given statistics instead of those of their input."""
     for norm, (mean, variance) in statistics.items():
         norm.forward = partial(_normalised, norm, mean, variance)
     try:

@@ -1,4 +1,4 @@
-"""A function of pictures over overlapping tiles, blended so that no seam shows.
+"""Apply a function of pictures to overlapping tiles, blended without visible seams.
 
 A sixth of a tile's side is shared with its neighbour, and the two are blended linearly there.
 """
@@ -28,7 +28,7 @@ class Window:
 
 
 def windows(length: int, tile: int, cell: int = 1) -> list[Window]:
-    """As few windows of at most `tile` cells as cover `length`, equally large and evenly spread.
+    """The fewest windows of at most `tile` cells that cover `length`, equal and evenly spread.
 
     Each shares about a sixth of its side with its neighbour; edges are multiples of `cell`.
     """
@@ -88,14 +88,14 @@ def _weights(windows_of_axis: list[Window], i: int, scale: float, like: Tensor) 
     return ramps[i] / total[ends[i].start : ends[i].stop]
 
 
-def in_turn(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
+def in_batches(run: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
     """Apply `run` to a batch in parts of at most PIXELS pixels; an image has `pixels`."""
     size = max(1, PIXELS // pixels)
     return torch.cat([run(x[i : i + size]) for i in range(0, len(x), size)])
 
 
 def require_tile(tile: int | None) -> None:
-    """Raise ConfigError for a tile, in pixels, that no autoencoder divides into cells."""
+    """Raise ConfigError for a tile size in pixels that is not a multiple of a cell."""
     if tile is not None and (tile % MULTIPLE or tile < 2 * MULTIPLE):
         cure = f"a multiple of {MULTIPLE}, at least {2 * MULTIPLE}; null: no tiles"
         raise ConfigError(f"tile is {tile}", where="codec.tile", cure=cure)

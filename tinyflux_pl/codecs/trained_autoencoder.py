@@ -1,4 +1,4 @@
-"""The base of autoencoders that a run trains, which follows the statistics of their latents."""
+"""The base class of trainable autoencoders, which tracks the statistics of their latents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST_STD = 1e-3  # of a channel that carries nothing
 
 @runtime_checkable
 class AutoencoderSizes(Protocol):
-    """The sizes of one kind of autoencoder, from which it is built.
+    """The sizes of one kind of autoencoder, from which it can be built.
 
     `downsample`: pixels along a latent cell. `config_dict()` is plain JSON data, which
     `codecs.described_networks` reads back under `name`.
@@ -55,8 +55,8 @@ class TrainedAutoencoder(nn.Module, ABC):
         return self.decoder(self.encoder(images)[0])
 
     @torch.no_grad()
-    def follow(self, mean: Float[Tensor, "b l h w"], log_variance: Tensor) -> None:
-        """Move the statistics toward a batch's latents; values that are not finite are left out."""
+    def update_statistics(self, mean: Float[Tensor, "b l h w"], log_variance: Tensor) -> None:
+        """Move the statistics toward a batch's latents, ignoring values that are not finite."""
         mean, variance = mean.float(), log_variance.float().exp()
         spread = mean.var((0, 2, 3), correction=0) + variance.mean((0, 2, 3))
         seen = (mean.mean((0, 2, 3)), spread.sqrt().clamp_min(SMALLEST_STD))

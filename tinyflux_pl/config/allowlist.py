@@ -15,10 +15,10 @@ from typing import Any
 from tinyflux_pl.config.renamed_targets import current_target
 from tinyflux_pl.core.errors import ConfigError, MissingDependency
 
-HOUSE = "tinyflux_pl."
-# these rooms hold the machinery (files, command line, recipes), nothing that a configuration has to
+PROJECT = "tinyflux_pl."
+# packages of machinery (files, command line, recipes): nothing that a configuration has to
 # build
-_ROOMS = (
+_PACKAGES = (
     "core.",
     "weights.",
     "cache.",
@@ -29,7 +29,7 @@ _ROOMS = (
     "inference.",
 )
 _FILES = ("training.replay_bundle.", "data.images.decode_log.", "experts.teacher_export.")
-CLOSED = tuple(HOUSE + module for module in (*_ROOMS, *_FILES))
+CLOSED = tuple(PROJECT + module for module in (*_PACKAGES, *_FILES))
 _OPTIMIZERS = (
     "Adadelta Adafactor Adagrad Adam AdamW Adamax ASGD LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
 )
@@ -49,7 +49,7 @@ NAMED = frozenset(
         *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS.split()),
     )
 )
-# the rooms whose classes are parts of a run; of functions, those that build one: the others
+# the packages whose classes are parts of a run; of functions, those that build one: the others
 # compute, read or write
 _PARTS = (
     "codecs.",
@@ -65,7 +65,7 @@ _PARTS = (
 )
 _PARTS += ("training.optimizers.", "training.metrics_file.", "training.callbacks.")
 _PARTS += ("training.wandb_logger.", "training.tensorboard_logger.")
-PARTS = tuple(HOUSE + room for room in _PARTS)
+PARTS = tuple(PROJECT + package for package in _PARTS)
 _BUILDERS = re.compile(
     r"tinyflux_pl\.(?:denoisers\.[a-z0-9_]+\.build(?:_[a-z0-9_]+)?|experts\.teacher\.(?:embedded|sd15_flow)"
     r"|experts\.released_teacher\.released"
@@ -73,7 +73,7 @@ _BUILDERS = re.compile(
     r"|data\.sequences\.codecs\.(?:identity|conditions)_for)",
     re.ASCII,
 )
-_DATA = HOUSE + "data."
+_DATA = PROJECT + "data."
 # where the class that a name of another package leads to must have been defined
 _ORIGIN = {"torch.": ("torch.optim.",), "lightning.": ("lightning.", "pytorch_lightning.")}
 # no private part, no dunder
@@ -126,18 +126,18 @@ def resolve(name: str, where: str = "") -> Any:
             raise ConfigError(
                 f"there is no {name}",
                 where=where,
-                cure="look for the class by its name in the room",
+                cure="look for the class by its name in the package",
             )
         if inspect.ismodule(target):  # a module that this one imports, not a part of it
             raise ConfigError(
                 f"_target_ is an alias of another module: {name}", where=where, cure=_CURE
             )
     origin = f"{getattr(target, '__module__', None) or ''}."
-    allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (HOUSE,))
-    house = name.startswith(HOUSE)
-    builder = house and inspect.isroutine(target) and _BUILDERS.fullmatch(name)
+    allowed = next((o for p, o in _ORIGIN.items() if name.startswith(p)), (PROJECT,))
+    in_project = name.startswith(PROJECT)
+    builder = in_project and inspect.isroutine(target) and _BUILDERS.fullmatch(name)
     kind = inspect.isclass(target) or builder
-    if house and kind and inspect.isclass(target) and origin.startswith(_DATA):
+    if in_project and kind and inspect.isclass(target) and origin.startswith(_DATA):
         from tinyflux_pl.data.records.record_source import RecordSource
 
         kind = issubclass(target, RecordSource)  # other classes read and write stored files

@@ -27,10 +27,10 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
     for number, config in enumerate(jobs):
         raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
         unused_keys.check({key: value for key, value in raw.items() if key != "hydra"}, script)
-        with as_in_a_job(config, number) as filled:
+        with with_job_values(config, number) as filled:
             if first is not None:  # one time for all: ${now:} is kept by each configuration
                 OmegaConf.copy_cache(first, filled)
-            folder = output_folders.of_a_job(filled, multirun=multirun)
+            folder = output_folders.job_folder(filled, multirun=multirun)
             first = first or copy.deepcopy(filled)
             with open_dict(filled):
                 del filled["hydra"]
@@ -47,8 +47,8 @@ def check(jobs: Sequence[DictConfig], script: str, *, multirun: bool) -> list[di
 
 
 @contextmanager
-def as_in_a_job(config: DictConfig, number: int = 0) -> Generator[DictConfig]:
-    """A copy with what Hydra fills in when the job starts, which ${hydra:...} reads."""
+def with_job_values(config: DictConfig, number: int = 0) -> Generator[DictConfig]:
+    """A copy with the values that Hydra fills in when a job starts, for ${hydra:...}."""
     filled = copy.deepcopy(config)
     with open_dict(filled):
         filled.hydra.runtime.output_dir = "."

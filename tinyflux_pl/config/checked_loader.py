@@ -1,4 +1,4 @@
-"""Hydra's configuration loader with a check: no configuration is acted on before it has passed.
+"""Hydra's configuration loader with a check: an unchecked configuration is never used.
 
 Overrides reach Hydra from the command line, from hydra.sweeper.params of a file, from a sweeper's
 own search, and in the processes that a launcher starts. All of them are composed here.
@@ -53,8 +53,8 @@ class CheckedLoader(ConfigLoaderImpl):
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError for a forbidden target, secret or Hydra feature; all are resolved."""
-    hydra_node.settle(config)
+    """Raise ConfigError for a forbidden target, secret or Hydra feature; resolves all values."""
+    hydra_node.check_and_resolve(config)
     job = resolved(config, without=("hydra",))
     allowlist.check_names(job)
     redact.check(job)
@@ -64,7 +64,7 @@ def check(config: DictConfig) -> None:
 
 @contextmanager
 def installed() -> Generator[None]:
-    """Let Hydra compose with CheckedLoader while the block runs."""
+    """Inside, Hydra composes with CheckedLoader."""
     original = hydra.ConfigLoaderImpl
     hydra.ConfigLoaderImpl = CheckedLoader  # ty: ignore[invalid-assignment]
     try:
@@ -74,7 +74,7 @@ def installed() -> Generator[None]:
 
 
 def resolved(node: Any, without: tuple[str, ...] = (), depth: int = 0) -> Any:
-    """Plain containers; a value that does not resolve yet stays as it is written."""
+    """Plain containers; a value that does not resolve yet stays as written."""
     if depth > DEEPEST:
         what = "a ${...} of the configuration refers to itself"
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Flags and overrides as a person would type them again, to continue a run."""
+"""Flags and overrides as a user would type them again, to continue a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SWEEPING = ("-m", "--multirun")
 
 
 def flags(argv: list[str], sweep: bool) -> list[str]:
-    """The flags that say which configuration is composed, for one job of a `sweep` alone."""
+    """The flags that choose the configuration, for one job of a `sweep` alone."""
     pairs = itertools.pairwise(argv)
     chosen = ((name, shlex.quote(value)) for name, value in pairs if name in CHOOSING)
     words = list(itertools.chain.from_iterable(chosen))
@@ -21,7 +21,7 @@ def flags(argv: list[str], sweep: bool) -> list[str]:
 
 
 def override(line: str) -> str:
-    """An override as a person would type it in a shell.
+    """An override as a user would type it in a shell.
 
     Quotes that `quoted` added are removed, quotes that the shell needs are added.
     """

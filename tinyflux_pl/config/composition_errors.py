@@ -1,4 +1,4 @@
-"""Errors that composing a configuration may raise, as errors of this project."""
+"""Errors of composing a configuration, converted to errors of this project."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPOSING = (
 
 
 def explained(error: Exception) -> ConfigError:
-    """An error of Hydra, OmegaConf or YAML as one of ours."""
+    """An error of Hydra, OmegaConf or YAML as a ConfigError."""
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     cure = " ".join(text[1:3]) or "see what the configuration holds with --cfg job"
     return ConfigError(

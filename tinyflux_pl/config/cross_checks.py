@@ -1,4 +1,4 @@
-"""Folders that must not are nested: caches, and what a run reads and writes."""
+"""Folders that must not be nested: caches, and the inputs and outputs of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(sources: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str]) -> None:
-    """Raise ConfigError if a cache or an output folder lies inside another cache or a dataset."""
+    """Raise ConfigError if a cache or output folder lies inside another cache or a dataset."""
     caches: dict[str, Path] = {}
     for name, node in sources.items():
         new_cache = _absolute(node["cache"])

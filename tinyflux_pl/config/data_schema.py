@@ -100,13 +100,13 @@ class Data(Keys):
             self._require_sides()
 
     def cache_of(self, source: str) -> Path:
-        """The folder of a source's caches; with a `limit` one of its own, beside that of all."""
+        """The folder of a source's caches; with a `limit` a separate one next to that of all."""
         cache = Path(self.sources[source].cache)
         return cache if self.limit is None else cache.with_name(f"{cache.name}_of_{self.limit}")
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """(height, width) in pixels; None where the codec knows it."""
+        """(height, width) in pixels; None if the codec decides."""
         size = self.image_size
         if size is None:
             return None

@@ -1,4 +1,4 @@
-"""Keys that another key has to switch on: set without it, they are refused."""
+"""Keys that another key has to enable: refused without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Switch:
-    """`keys` of a node are read where its `key` is one of `on`, or not in `off`; then `cure`."""
+    """`keys` of a node are read if its `key` is in `on`, or not in `off`."""
 
     keys: tuple[str, ...]
     key: str
@@ -20,7 +20,7 @@ class Switch:
     off: tuple[Any, ...] = ()
 
     def is_on(self, value: Any) -> bool:
-        """True if this value of `key` makes the others count."""
+        """True if this value of `key` enables the other keys."""
         return value in self.on if self.on else value not in self.off
 
 
@@ -46,7 +46,7 @@ def check(
     values: Mapping[str, Any],
     defaults: Mapping[str, Any],
 ) -> None:
-    """Raise ConfigError for a key of the command line that the node's other values switch off.
+    """Raise ConfigError for a key of the command line that the node's other values disable.
 
     `values` are the node's, with those of a checkpoint or a release for what is left open. A key
     that says what it is by `defaults` changes nothing, and passes.

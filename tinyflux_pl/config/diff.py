@@ -134,12 +134,12 @@ def changes(
 
 
 def has_dropout(network: Mapping[str, Any]) -> bool:
-    """True if the network, or the method, that a checkpoint describes has dropout."""
+    """True if the network or method that a checkpoint describes has dropout."""
     return any(key.endswith("dropout") and bool(value) for key, value in _flat(network).items())
 
 
 def _data_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of data.captions and data.buckets, which older runs lacked."""
+    """Defaults of data.captions and data.buckets, which older runs did not save."""
     kinds = {"captions": Captions(), "buckets": Buckets()}
     parts = {key: key.split(".") for key in after.keys() - before.keys()}
     return {
@@ -150,7 +150,7 @@ def _data_defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 
 
 def _defaults(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Default for each key that an older release lacked, if its target is the same."""
+    """Default of each key that an older release did not have, if its target is the same."""
     defaults: dict[str, Any] = {}
     for key in after.keys() - before.keys():
         node, _, name = key.rpartition(".")
@@ -177,13 +177,13 @@ def _stratified(flat: Mapping[str, Any]) -> bool:
 
 
 def _is_compared(key: str) -> bool:
-    """False for a key of one start alone, and for one that only repeats the run's folder."""
+    """False for a key of a single start, and for one that repeats the run's folder."""
     is_log_folder = key.startswith("logger.") and key.endswith(".save_dir")
     return not _in(IGNORED_KEYS, key) and not is_log_folder
 
 
 def _read_by_method(after: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups of drawing that decide what the run's method learns."""
+    """The sampling groups that affect what the run's method learns."""
     target = after.get("method._target_")
     return () if target is None else allowlist.resolve(target).reads
 
@@ -203,7 +203,7 @@ def _effect(key: str, same_rates: bool, redrawn: Sequence[str], binding: tuple[s
 
 
 def _same_rates(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> bool:
-    """True if both schedules give the steps already taken the same learning rates.
+    """True if both schedules give the same learning rates up to the current step.
 
     `then` comes from a file: its schedule is built only if this project offers its target, and
     counts as different otherwise.

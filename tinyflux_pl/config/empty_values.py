@@ -1,4 +1,4 @@
-"""Empty mappings on the command line: Hydra merges them, so that they would change nothing."""
+"""Empty mappings on the command line: Hydra merges them, so they have no effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 
 def check(overrides: Sequence[Override], config: Any) -> None:
-    """Raise ConfigError for an empty mapping at a key that has entries in the composed `config`."""
+    """Raise ConfigError for an empty mapping at a key with entries in the composed `config`."""
     keys = [key for override in overrides for key in _empty(override)]
     node = OmegaConf.to_container(config, resolve=False) if keys else {}
     for key in keys:
@@ -32,7 +32,7 @@ def check(overrides: Sequence[Override], config: Any) -> None:
 
 
 def _empty(override: Override) -> Iterator[str]:
-    """The dotted keys at which an override gives an empty mapping, inner ones included."""
+    """The dotted keys that an override sets to an empty mapping, inner ones included."""
     if override.is_delete() or override.is_sweep_override() or override.key_or_group is None:
         return
     left: list[tuple[str, Any]] = [(override.key_or_group, override.value())]

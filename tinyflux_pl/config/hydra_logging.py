@@ -47,7 +47,7 @@ def check(node: Any, raw: Any, where: str) -> None:
 
 
 def log_name(raw: Any, resolved: Any) -> str | None:
-    """The plain name of a log in the folder of its run, as `raw` writes it.
+    """The plain name of a log in the folder of its run, as written in `raw`.
 
     None for any other file.
     """
@@ -80,7 +80,7 @@ def _check_part(part: Any, classes: tuple[str, ...], where: str) -> None:
 
 
 def _check_file(part: Any, raw: Any, where: str) -> None:
-    """Require a valid file name of a file handler, and none of any other handler."""
+    """Require a valid file name for a file handler, and none for any other."""
     if not isinstance(part, Mapping) or part.get("filename") is None:
         return
     if log_name(_get(raw, "filename"), part["filename"]) is None:

@@ -38,7 +38,7 @@ LITERAL = ("_target_", "class", "()", *RUN)
 
 
 def check_searchpath(folders: Sequence[Path], config_name: str, lines: Sequence[str]) -> None:
-    """Raise ConfigError unless hydra.searchpath names folders alone: pkg://NAME is imported.
+    """Raise ConfigError unless hydra.searchpath has folders alone: pkg://NAME is imported.
 
     Checked before anything is composed, since composing does the importing. Of files, Hydra takes
     the search path from the root configuration only, with its interpolations resolved.
@@ -78,7 +78,7 @@ def check_entries(value: Any, where: str) -> None:
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """Raise ConfigError if Hydra would build, run, import or write anything that is not named here.
+    """Raise ConfigError for anything that Hydra would build, run, import or write, unless allowed.
 
     Checked twice: as it resolves now (callbacks are built in this state), and with the values that
     Hydra fills in later. Returns the resolved nodes that Hydra uses: those it builds now, and the
@@ -101,8 +101,8 @@ def check(config: DictConfig) -> dict[str, Any]:
     return {part: (built if part in BUILT else logged)[part] for part in built}
 
 
-def settle(config: DictConfig) -> None:
-    """Check the hydra node and write back the resolved values: no ${...} is resolved again.
+def check_and_resolve(config: DictConfig) -> None:
+    """Check the hydra node and write back the resolved values, so that none is resolved again.
 
     Our own sweeper takes the place of Hydra's, which stops at a failed batch and keeps no table.
     """
@@ -122,7 +122,7 @@ def settle(config: DictConfig) -> None:
 
 
 def _may_be_set(job: DictConfig, key: str) -> bool:
-    """True if a key has a value, or may have one once it is resolved."""
+    """True if a key has a value, or may have one after resolution."""
     return OmegaConf.is_interpolation(job, key) or (key in job and bool(job[key]))
 
 
@@ -160,7 +160,7 @@ def _check_stage(config: DictConfig, *, strict: bool) -> dict[str, Any]:
 
 
 def _check_name(name: Any, where: str) -> None:
-    """A name of one file or folder: joined to the run's folder it stays in it."""
+    """Require the name of one file or folder, so that joining it stays inside the run's folder."""
     if name is not None and (str(name) in ("", ".", "..") or set(str(name)) & set("/\\\0\n")):
         raise ConfigError(
             f"{str(name)!r} is not a plain name", where=where, cure="a name without / or \\"
@@ -172,7 +172,7 @@ def _check_targets(node: Any, where: str) -> None:
         if node.get(key):
             cure = "do that in the shell, before the command, or in the script of the job"
             raise ConfigError(
-                f"a configuration may not say what {key} runs", where=f"{where}.{key}", cure=cure
+                f"a configuration may not set what {key} runs", where=f"{where}.{key}", cure=cure
             )
     for key, name in allowlist.targets(node, where):
         if not isinstance(name, str) or name not in TARGETS:

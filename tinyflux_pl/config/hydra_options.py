@@ -1,4 +1,4 @@
-"""The options of launchers and sweepers: those of the project typed, those of others listed."""
+"""Options of launchers and sweepers: typed for those of the project, allowlisted for others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Combinations(Keys):
-    """Options of hydra/sweeper=basic, which this sweeper replaces."""
+    """Options of hydra/sweeper=basic, as the project's own sweeper reads them."""
 
     max_batch_size: int | None
     params: dict[str, Any] | None
@@ -40,7 +40,7 @@ class Search(Keys):
 
     @property
     def directions(self) -> list[str]:
-        """One for each metric."""
+        """The direction of each metric."""
         return [self.direction] if isinstance(self.direction, str) else list(self.direction)
 
 
@@ -82,7 +82,7 @@ _DISPATCH = re.compile(r"all|auto|(?:\d+\*)?n_jobs|\d+", re.ASCII)  # joblib cal
 
 
 def check_sweeper(node: Any) -> None:
-    """Raise ConfigError for an option of one of our sweepers that it does not take."""
+    """Raise ConfigError for an unknown option of one of the project's sweepers."""
     kind = SWEEPERS.get(node.get("_target_")) if isinstance(node, Mapping) else None
     if kind is not None:
         bind(kind, {k: v for k, v in node.items() if k != "_target_"}, "hydra.sweeper")
@@ -112,19 +112,19 @@ def check_launcher(node: Any, sweep_dir: str | None) -> None:
             cure = "all, a number, or 2*n_jobs"
             raise ConfigError(f"{key} may not be {value!r}", where=f"{where}.{key}", cure=cure)
     folder = node.get("submitit_folder")
-    if folder is not None and not _lies_in(str(folder), sweep_dir):
+    if folder is not None and not _is_inside(str(folder), sweep_dir):
         cure = "leave it ${hydra.sweep.dir}/.submitit/%j"
         what = f"jobs may not be written to {folder}"
         raise ConfigError(what, where=f"{where}.submitit_folder", cure=cure)
 
 
-def _lies_in(folder: str, sweep_dir: str | None) -> bool:
+def _is_inside(folder: str, sweep_dir: str | None) -> bool:
     path = Path(folder)
     return sweep_dir is not None and path.is_relative_to(sweep_dir) and ".." not in path.parts
 
 
 def _check_lines(node: Any, where: str) -> None:
-    """A launcher writes its options into a script, each on a line of its own."""
+    """Require options without line breaks: a launcher writes each on a line of a script."""
     if isinstance(node, str) and len(node.splitlines()) > 1:
         raise ConfigError(
             "an option of a launcher is one line", where=where, cure="leave the line break out"

@@ -1,4 +1,4 @@
-"""Settings of the training framework's YAML in this project's keys, and a report of the rest."""
+"""Settings of the training framework's YAML as keys of this project, and a report."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ DROPPED = {
 
 @dataclass
 class Imported:
-    """`choices` of groups, `values` by dotted key, and what became of every key of the file.
+    """`choices` of groups, `values` by dotted key, and the fate of every key of the file.
 
     `renamed` holds (old key, new key, value), `dropped` (old key, value, reason).
     """
@@ -161,7 +161,7 @@ def translated(settings: Mapping[str, Any], offered: Mapping[str, Collection[str
 
 
 def _related(old: str) -> list[str]:
-    """Keys that an unknown key may have meant: those of its section, by its old or new name.
+    """Keys that an unknown key may stand for: of its section, by old or new name.
 
     A word means other things in other sections: the `name` of a model is not that of a run.
     """
@@ -175,7 +175,7 @@ def _related(old: str) -> list[str]:
 
 
 def _add_batch(leaves: dict[str, Any], result: Imported) -> None:
-    """hardware.batch_size counts the accumulated pictures too."""
+    """Set hardware.batch_size, which includes gradient accumulation."""
     name = next((name for name in ACCUMULATION if name in leaves), None)
     accumulation = leaves.pop(name) if name else None
     if BATCH in leaves:

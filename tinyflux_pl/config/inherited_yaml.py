@@ -17,7 +17,7 @@ MAX_FILES = 64
 
 
 def read_inherited(file: Path) -> dict[str, Any]:
-    """The keys of a file and of those that it names in `_base_`, by paths relative to it.
+    """Read a file and those that it names in `_base_`, by paths relative to it.
 
     Later files win over earlier ones, the file itself over all; mappings are merged, lists and
     values replaced. Raises ConfigError for a circle of files, one that is missing or no mapping,

@@ -21,9 +21,9 @@ def check(nodes: Mapping[str, Any]) -> None:
         for key, value in node.items():
             where = f"logger.{name}.{key}"
             if key in ADDRESSED:
-                what = "a configuration may not say whom a logger sends this user's keys to"
+                what = "a configuration may not set where a logger sends this user's keys"
                 cure = (
-                    "say it in the shell, before the command: WANDB_BASE_URL, MLFLOW_TRACKING_URI"
+                    "set it in the shell, before the command: WANDB_BASE_URL, MLFLOW_TRACKING_URI"
                 )
                 raise ConfigError(what, where=where, cure=cure)
             if key in PLACED and isinstance(value, str) and not _stays(value):

@@ -1,4 +1,4 @@
-"""Methods whose YAML chooses data or the folder of caches: extraction reads those choices."""
+"""Methods whose YAML sets data or the cache folder, which extraction must read too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names behind **keywords of what a configuration builds: a wrong one is refused too."""
+"""Names behind the **keywords of a target, so that wrong ones are refused too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSED_ON: dict[str, dict[str, Any]] = {
 
 
 def hints(target: Any, annotation: Any) -> dict[str, Any] | None:
-    """name -> annotation of what a target's **keywords of this annotation may be.
+    """name -> annotation of the allowed **keywords of a target, by their annotation.
 
     None: any name.
     """

@@ -19,8 +19,8 @@ FOLDERS = ("output", "engine.prompts", "export_pt")  # keys that name what a com
 FILES = ("engine.calibrate", "engine.report", "cache.calibrate")
 
 
-def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
-    """The folder that Hydra will make for this run, or for this job of a sweep.
+def job_folder(config: DictConfig, *, multirun: bool) -> Path:
+    """The folder that Hydra will create for this run or job of a sweep.
 
     ConfigError where it cannot.
     """
@@ -39,7 +39,7 @@ def of_a_job(config: DictConfig, *, multirun: bool) -> Path:
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a configured path that cannot be a folder or file to write."""
+    """Raise ConfigError for a configured output path that cannot be written."""
     texts = dict(_texts(job))
     for key, text in texts.items():
         if text.startswith("~") and is_path(key) and os.path.expanduser(text) == text:
@@ -56,7 +56,7 @@ def check_job(job: Mapping[str, Any]) -> None:
 
 
 def _require_file(path: Path, key: str) -> None:
-    """Raise ConfigError unless a file can be written in the place of `path`."""
+    """Raise ConfigError unless a file can be written at `path`."""
     require(path.parent, key)
     if path.is_dir():
         what, cure = f"{_short(path)} is a folder, not a file", f"name a file: {_option(key)}"
@@ -87,13 +87,13 @@ def require(name: str | Path, key: str, *, written: bool = True) -> None:
                 what, where=key, cure=f"name another folder: {_option(key)}"
             ) from error
         if not stat.S_ISDIR(mode):
-            lies = (
+            fault = (
                 "is a file, not a folder"
                 if folder == path
                 else f"lies below {folder}, which is a file"
             )
             cure = f"name {'another' if key in FILES else 'a folder'}: {_option(key)}"
-            raise ConfigError(f"{_short(name)} {lies}", where=key, cure=cure)
+            raise ConfigError(f"{_short(name)} {fault}", where=key, cure=cure)
         longest = os.pathconf(folder, "PC_NAME_MAX")  # of a part of a path, in bytes
         if any(len(os.fsencode(part)) > longest for part in path.parts):
             what = f"{_short(name)} is too long: a name may have {longest} bytes here"

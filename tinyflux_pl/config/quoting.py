@@ -1,4 +1,4 @@
-"""Values that are text or paths, quoted so that Hydra's grammar takes them as they stand."""
+"""Text and paths, quoted so that Hydra's grammar reads them literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command in a picture's file: read as a stranger's words, and held to names and plain values.
+"""The command recorded in a picture's file, restricted to names and plain values.
 
 Of a line that somebody typed, a picture keeps the choices of model=, codec=, text= and path=, and
 the plain values set in them. Names of files and repositories are left out both ways: a file may not
@@ -38,7 +38,7 @@ def _is_plain(line: str) -> bool:
 
 
 def read(file: str | Path) -> dict[str, Any]:
-    """All that a picture's file says of itself; ImageError for one that was not drawn here."""
+    """The metadata of a picture's file; ImageError for one that was not drawn by this project."""
     from PIL import Image
 
     path = Path(file).expanduser()
@@ -55,7 +55,7 @@ def read(file: str | Path) -> dict[str, Any]:
         what = f"not a PNG that can be read: {str(error)[:100]}"
         raise ImageError(what, where=str(path), cure=cure) from error
     if text is None:
-        raise ImageError("it does not say how it was drawn", where=str(path), cure=cure)
+        raise ImageError("it records no settings", where=str(path), cure=cure)
     try:
         metadata = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -71,7 +71,7 @@ def _refuse(name: str) -> None:
 
 
 def command(metadata: dict[str, Any], file: str | Path) -> list[str]:
-    """The lines of a picture's command; ImageError for one that is no plain choice or value."""
+    """The overrides of a picture's command; ImageError for one that is no plain choice or value."""
     lines = metadata.get("command", [])
     if not isinstance(lines, list) or len(lines) > MOST_LINES:
         raise ImageError("its command is not a list of overrides", where=str(file), cure=_CURE)

@@ -1,4 +1,4 @@
-"""Masking of secrets in printed text, log records and errors; secrets stay in the environment."""
+"""Masking of secrets in printed text, log records and errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def secrets() -> list[str]:
 
 
 def _logins(value: str) -> list[str]:
-    """The passwords, and users that are tokens, of the addresses in a text."""
+    """Passwords in the addresses of a text, and users that are tokens."""
     return [unquote(part) for login in LOGIN.findall(value) for part in login if part]
 
 
@@ -138,7 +138,7 @@ class SecretFilter(logging.Filter):
 
 
 class Masked:
-    """A text stream that masks what is written to it, each write by itself.
+    """A text stream that masks each write.
 
     All else is the stream's own.
     """
@@ -159,7 +159,7 @@ class Masked:
 
 
 def install() -> None:
-    """Redact what this process logs, prints and raises; idempotent."""
+    """Redact everything that this process logs, prints and raises; idempotent."""
     os.environ.setdefault("WANDB_CONSOLE", "off")  # W&B copies what is printed before it is masked
     if not isinstance(sys.stdout, Masked):
         sys.stdout = cast(TextIO, Masked(sys.stdout))

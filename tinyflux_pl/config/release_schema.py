@@ -11,7 +11,7 @@ from tinyflux_pl.config.data_schema import Node, Text
 
 @dataclass(frozen=True)
 class Release(Keys):
-    """A published pipeline: where its other parts lie, and how it spaces and shifts its times."""
+    """A published pipeline: the paths of its other parts, and its timestep spacing and shift."""
 
     spacing: Text
     dynamic_shift: Text

@@ -1,4 +1,4 @@
-"""Classes that have moved: configurations and checkpoints with the old name still open."""
+"""Targets that have moved: configurations and checkpoints with old names still open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Components described by a file of an earlier run: offered targets and plain values only.
+"""Components described by an earlier run's file: known targets and plain values only.
 
 The config.json and replay.json of a run's folder may come from anyone. So a `_target_` in them must
 be one that conf/ offers for that group, or that the present command line has chosen itself.
@@ -65,7 +65,7 @@ def offered(group: str) -> frozenset[str]:
 
 
 def _values(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf; a container that is too deep or too long is one itself."""
+    """(dotted key, value) of every leaf; a container that is too deep or long counts as one."""
     pairs: Any = node.items() if isinstance(node, Mapping) else enumerate(node)
     if depth > DEEPEST or len(node) > LONGEST:
         yield prefix, node

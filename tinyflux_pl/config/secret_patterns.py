@@ -1,4 +1,4 @@
-"""Tokens and keys that are known by their look, whoever issued them."""
+"""Patterns of tokens and keys with a recognisable form."""
 
 from __future__ import annotations
 

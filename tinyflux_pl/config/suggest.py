@@ -1,4 +1,4 @@
-"""Compose the line before Hydra runs it, to suggest the nearest key or choice for a wrong one."""
+"""Compose the line before Hydra does, to suggest the nearest key or choice for a wrong one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class KnownKeys:
 
     @cached_property
     def _files(self) -> IConfigRepository:
-        """The files of the search path, opened once: the loader opens them for each question."""
+        """The files of the search path, opened once: the loader would reopen them each time."""
         return self.loader._parse_overrides_and_create_caching_repo(self.config_name, self.search)[
             1
         ]
@@ -105,7 +105,7 @@ class KnownKeys:
         raise ConfigError(f"unknown key: {key}", where=f"conf/{self.config_name}.yaml", cure=cure)
 
     def advice(self, key: str, keys: dict[str, Any]) -> str:
-        """Advice on an unknown key: another name, or the choice of a group that has the key."""
+        """Advice on an unknown key: a similar name, or the group choice that has the key."""
         if advice := synonyms.advice(key, keys):
             return advice
         group, _, rest = key.partition(".")

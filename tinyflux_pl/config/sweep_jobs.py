@@ -1,4 +1,4 @@
-"""The jobs of a line with swept values, as Hydra's own sweeper would start them."""
+"""The jobs of a line with swept values, as Hydra's sweeper would start them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 64  # jobs that are checked in every combination; of more, each value is 
 
 
 def jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """The lines of each job, at least one.
+    """The overrides of each job, at least one.
 
     Beyond MOST, one job for each value of each swept key.
     """
@@ -30,7 +30,7 @@ def jobs(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def lines(override: Override) -> list[str]:
-    """The override for one job after the other; itself where it is no sweep."""
+    """One override for each value of a sweep; the override itself if it is no sweep."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
     return [f"{override.get_key_element()}={value}" for value in values(override)]
@@ -54,7 +54,7 @@ def values(override: Override) -> list[Any]:
 
 
 def params(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
-    """The lines that hydra.sweeper.params of a file adds to a sweep.
+    """The overrides that hydra.sweeper.params of a file adds to a sweep.
 
     The command line's keys replace them.
     """
@@ -64,7 +64,7 @@ def params(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
 
 
 def swept(job: Sequence[str], argv: Sequence[str]) -> list[str]:
-    """The overrides of a job that a sweep chose: those whose key has no single value in `argv`."""
+    """The overrides of a job that a sweep chose: those without a single value in `argv`."""
     lines = [word for word in argv if "=" in word and not word.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(lines)
     fixed = {each.get_key_element() for each in parsed if not each.is_sweep_override()}
@@ -72,7 +72,7 @@ def swept(job: Sequence[str], argv: Sequence[str]) -> list[str]:
 
 
 def require_multirun(overrides: Sequence[Override]) -> None:
-    """Raise ConfigError for several values of a key in a line that starts one run."""
+    """Raise ConfigError for several values of a key in a line without --multirun."""
     for override in overrides:
         if override.is_sweep_override():
             key, _, value = (override.input_line or "").partition("=")

@@ -1,4 +1,4 @@
-"""Names that other programs use for keys of this project, and for features that it lacks."""
+"""Names that other programs use for keys of this project, and features that it does not have."""
 
 from __future__ import annotations
 

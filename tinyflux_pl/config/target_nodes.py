@@ -1,4 +1,4 @@
-"""Nodes that become objects: each names its class, or is left to the checkpoint."""
+"""Nodes that become objects: each names its class, or comes from the checkpoint."""
 
 from __future__ import annotations
 

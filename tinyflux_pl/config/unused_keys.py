@@ -1,4 +1,4 @@
-"""Keys that nothing reads: neither a recipe by name, nor another key by ${...}."""
+"""Keys that nothing reads: no recipe by name, no other key by ${...}."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check(raw: Mapping[str, Any], script: str) -> None:
 
 
 def unread(key: str, keys: list[str]) -> ConfigError:
-    """The error for a key that nothing reads, with the one that was probably meant."""
+    """The error for a key that nothing reads, with the nearest key."""
     near = synonyms.advice(key, keys) or "".join(f"did you mean {n}? " for n in nearest(key, keys))
     return ConfigError(
         f"nothing reads {key}", where=key, cure=f"{near}leave it out; all keys: --cfg job"

@@ -1,4 +1,4 @@
-"""Names that W&B takes: it would refuse others after the caches are made, or cut them."""
+"""W&B's limits on names, checked before the caches are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFUSED = "/\\#?%:"  # in a project's name
 
 
 def check(nodes: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a project, name, group or tag of logger.wandb that W&B cannot hold."""
+    """Raise ConfigError for a project, name, group or tag that W&B refuses or truncates."""
     node = nodes.get("wandb") or {}
     for key, longest in LONGEST.items():
         value = node.get(key)

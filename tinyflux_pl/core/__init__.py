@@ -1,1 +1,1 @@
-"""Floor 0: types, protocols, errors, files, randomness. Imports nothing of the house."""
+"""Floor 0: types, protocols, errors, files, randomness. Imports no other package of the project."""

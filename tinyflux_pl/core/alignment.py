@@ -1,4 +1,4 @@
-"""Weights at addresses at which a CPU computes the same bits, whatever file they came from."""
+"""Alignment of mapped weights, so that results do not depend on how files are divided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALIGNMENT = 64  # bytes, as torch allocates
 
 @torch.no_grad()
 def align(network: nn.Module) -> None:
-    """Copy the weights that are mapped from a file at other addresses, one after the other.
+    """Copy weights that are mapped from a file at unaligned addresses, one after the other.
 
     A tensor of a safetensors file begins wherever the header ends; a product with a single row
     sums in another order there, and the picture's last bits would depend on how a release is cut

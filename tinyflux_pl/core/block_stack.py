@@ -1,4 +1,4 @@
-"""A denoiser's stack of transformer blocks, seen from outside: blocks can be skipped."""
+"""A denoiser's stack of transformer blocks, with hooks to skip or replace blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class StackBlock:
-    """One block: the residual streams it changes, by the names of its arguments.
+    """One block, and the residual streams that it updates, by argument name.
 
     `streams` are in the order in which it returns them; a single one is returned bare. `image` is
     the stream whose last tokens the output layer reads. `modulated` gives the normed and modulated
@@ -66,7 +66,7 @@ def stack_of(
     modulated: Callable[[Any, dict[str, Any]], Tensor] | None = None,
     selected: Callable[[dict[str, Any], Tensor, int], dict[str, Any]] | None = None,
 ) -> tuple[StackBlock, ...]:
-    """The blocks of a list of one kind; `modulated` takes a block and its arguments."""
+    """The blocks of a list of equal kind; `modulated` takes a block and its arguments."""
     rules = (None if modulated is None else partial(modulated, module) for module in modules)
     return tuple(
         StackBlock(module, streams, image, rule, selected)
@@ -76,7 +76,7 @@ def stack_of(
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
-    """Call `forward` in place of the module's own inside the block."""
+    """Inside, call `forward` in place of the module's own."""
     before = vars(module).get("forward")
     module.forward = forward  # on the instance: hooks of others stay around it
     try:
@@ -107,7 +107,7 @@ def require_blocks(blocks: Sequence[StackBlock], layers: Sequence[int], name: st
 
 @contextmanager
 def skipping(blocks: Sequence[StackBlock], layers: Sequence[int]) -> Generator[None]:
-    """Leave these blocks out of every forward pass inside the block."""
+    """Inside, skip these blocks in every forward pass."""
     if not layers:
         yield
         return

@@ -23,13 +23,13 @@ class Stream(Protocol):
 
 
 class AboveBars:
-    """A stream that writes to another one, but never into the line of a bar."""
+    """A stream that writes to another one, above the progress bars."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Write whole lines, and draw the bars again below them."""
+        """Write whole lines, and redraw the bars below them."""
         from tqdm import tqdm
 
         tqdm.write(text, file=self.stream, end="")
@@ -40,7 +40,7 @@ class AboveBars:
 
 
 def write_above_bars() -> None:
-    """Keep the console handlers of the root logger, whatever configured them, above the bars."""
+    """Keep the console handlers of the root logger, whoever configured them, above the bars."""
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.stderr):
             console: logging.StreamHandler[Any] = handler

@@ -1,4 +1,4 @@
-"""A full disk as an error that says what was to be written."""
+"""A full disk as an error with needed and free bytes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def disk_full_explained(path: Path, needed: int) -> Generator[None]:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         free = shutil.disk_usage(folder).free
         raise DiskFull(
-            f"no room to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, "
+            f"no space to write {path.name}: {FULL[error.errno]}; it needs {needed:,} bytes, "
             f"{free:,} bytes are free; "
-            "what was there before is untouched",
+            "the previous content is unchanged",
             where=str(path.parent),
             cure="free some space, or set another folder with paths.root=/another/disk",
         ) from error

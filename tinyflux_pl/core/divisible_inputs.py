@@ -22,7 +22,7 @@ class Source:
 
 @dataclass(frozen=True)
 class DivisibleInput:
-    """A tensor that `layers`, by path, read, and nothing else does.
+    """A tensor that only `layers`, given by path, read.
 
     Dividing the channels of every one of `sources` by s (K,) divides the tensor's by s; with
     `one_added` it is the sum with 1 that is divided.

@@ -27,7 +27,7 @@ class ConfigError(TinyFluxError):
 
 
 class Interrupted(TinyFluxError):
-    """A run that was asked to stop by a signal, and stopped where nothing is lost by it."""
+    """A run that stopped after a signal, at a point where nothing is lost."""
 
     everywhere = False  # whether every rank of the run stops with it
 
@@ -39,7 +39,7 @@ class Interrupted(TinyFluxError):
 
 
 class Pruned(TinyFluxError):
-    """A trial of a search that was ended early, since others were better at the same step."""
+    """A trial of a search that ended early, since others were better at the same step."""
 
     exit_code = 0
 
@@ -49,7 +49,7 @@ class Pruned(TinyFluxError):
 
 
 class DataError(TinyFluxError):
-    """A dataset that cannot be read as it stands."""
+    """A dataset that cannot be read as it is."""
 
 
 class ImageError(DataError):
@@ -61,11 +61,11 @@ class CaptionError(DataError):
 
 
 class StaleCache(TinyFluxError):
-    """A cache made from other inputs than this run asks for."""
+    """A cache made from other inputs than those of this run."""
 
 
 class CorruptStore(TinyFluxError):
-    """A shard or manifest whose bytes are not the bytes that were written."""
+    """A shard or manifest whose bytes changed after it was written."""
 
 
 class SpecMismatch(TinyFluxError):
@@ -79,7 +79,7 @@ class CheckpointMismatch(TinyFluxError):
 
 
 class CorruptCheckpoint(TinyFluxError):
-    """A checkpoint that is torn, incomplete or altered."""
+    """A checkpoint that is truncated, incomplete or altered."""
 
     exit_code = 2
 
@@ -97,11 +97,11 @@ class MissingDependency(TinyFluxError):
 
 
 class DiskFull(TinyFluxError):
-    """Not enough room for what has to be written."""
+    """Not enough space for what has to be written."""
 
 
 class NotWritable(TinyFluxError):
-    """A place that this user may not write to, or not read."""
+    """A path that this user may not write to, or not read."""
 
 
 class MemoryPlanError(TinyFluxError):

@@ -1,4 +1,4 @@
-"""Locks of folders, which the kernel frees when their owner dies."""
+"""Locks of folders, freed by the kernel when their owner dies."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _take(
 
 
 def is_alive(owner: str) -> bool:
-    """True if "PID on HOST" may be running: of another machine's process nobody here knows."""
+    """True if "PID on HOST" may be running; always True for other hosts."""
     number, _, host = owner.partition(" on ")
     if host and host != os.uname().nodename:
         return True

@@ -154,7 +154,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         return load_file(path)
     # torch raises several types
     except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        raise _torn(path, str(error)) from error
+        raise _corrupt(path, str(error)) from error
 
 
 def require_tensor_file(path: str | Path) -> None:
@@ -179,7 +179,7 @@ def require_tensor_file(path: str | Path) -> None:
     if head.startswith(b"GGUF"):
         cure = "give the same release as safetensors: in bfloat16, float16 or float8"
         raise CheckpointMismatch("a GGUF file, which is not read here", where=str(path), cure=cure)
-    raise _torn(
+    raise _corrupt(
         path,
         f"its header claims {length:,} of {size:,} bytes" if len(head) > 8 else f"{size} bytes",
     )
@@ -231,7 +231,7 @@ def _parsed(content: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def _torn(path: str | Path, why: str) -> CorruptCheckpoint:
+def _corrupt(path: str | Path, why: str) -> CorruptCheckpoint:
     return CorruptCheckpoint(
         f"not a complete safetensors file: {why}", where=str(path), cure="fetch it again"
     )

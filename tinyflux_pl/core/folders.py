@@ -1,4 +1,4 @@
-"""Atomically written folders, and removal of what killed writers left."""
+"""Atomically written folders, and removal of the leftovers of killed writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that messages print begin with the interpreter that runs."""
+"""The interpreter in suggested commands: the one that runs this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def command(script: str) -> str:
 
 
 @contextmanager
-def choosing(words: Sequence[str]) -> Generator[None]:
+def repeating_choices(words: Sequence[str]) -> Generator[None]:
     """Within the block, suggested extraction commands repeat the run's own words."""
     token = _CHOICES.set(tuple(words))
     try:

@@ -24,7 +24,7 @@ _listening = False
 
 @contextmanager
 def listening() -> Generator[None]:
-    """Inside, the first of SIGNALS only sets the flag that `poll` reads.
+    """Inside, the first signal of SIGNALS sets the flag that `poll` reads.
 
     A second one ends the process at once.
 

@@ -19,7 +19,7 @@ END = "end of the run"
 
 @dataclass(frozen=True)
 class MetricName:
-    """A name, or a pattern with parts in braces; `of` fills them in.
+    """A name, or a pattern with parts in braces that `of` fills in.
 
     `measured`: by the clock or the memory of a machine, so that equal runs differ in it.
     """
@@ -225,7 +225,7 @@ def find(name: str) -> MetricName | None:
 
 
 def on_seen(name: str) -> str:
-    """The name of a validation error when it is measured on training samples."""
+    """The name of a validation error measured on training samples."""
     return name.replace("validation/", "validation/seen_", 1)
 
 

@@ -1,4 +1,4 @@
-"""The name that was probably meant."""
+"""The nearest valid name, for errors about unknown ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number formats: the one that a processor is fast in, autocast, and checks of dtype names."""
+"""Number formats: the fast ones of a processor, autocast, and checks of dtype names."""
 
 from __future__ import annotations
 

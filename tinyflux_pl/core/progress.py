@@ -1,4 +1,4 @@
-"""Progress bars: what is running, how fast, and when it ends."""
+"""Progress bars: the running task, its speed and its end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def track(
 
 
 def say(line: str) -> None:
-    """A line on stdout that stays, above the bars that are running."""
+    """Print a line on stdout, above the running bars."""
     from tqdm import tqdm
 
     tqdm.write(printable(line), file=sys.stdout)

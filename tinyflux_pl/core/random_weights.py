@@ -1,4 +1,4 @@
-"""Random weights for trials: a function of seed and stream, and none of them zero."""
+"""Random nonzero weights for trials, a function of seed and stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVIATION = 0.02  # of what a network initialises with zeros, which would hide a
 
 @contextmanager
 def drawn_from(seed: int, stream: str) -> Generator[None]:
-    """Draw torch's own initial values from (seed, stream) inside the block, and only there."""
+    """Inside, torch draws its initial values from (seed, stream); its global state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(seed, stream))
         yield

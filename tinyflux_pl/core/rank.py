@@ -1,4 +1,4 @@
-"""The rank of this process among those that train one run, from the variables of its launcher."""
+"""The rank of this process in a distributed run, from its launcher's variables."""
 
 from __future__ import annotations
 

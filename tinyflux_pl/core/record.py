@@ -14,10 +14,10 @@ NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 class Record:
     """One training example before encoding: RGB pixels (H, W, 3) uint8, caption, optional mask.
 
-    `references` are other pictures (Hr, Wr, 3) that the denoiser is shown; `hole` (H, W) bool is
-    True where it is to paint, and then it is shown the rest. `hint` (H, W, 3) uint8 is the map that
-    a control branch reads (data.records.hinted). `other_captions` may stand in for the caption: one
-    of them all is drawn at each step. A record whose columns exist already has NO_PICTURE.
+    `references` are further pictures (Hr, Wr, 3) that condition the denoiser; `inpaint_mask` (H, W)
+    bool is True where it is to paint, and the rest of the picture conditions it. `hint` (H, W, 3)
+    uint8 is the map that a control branch reads (data.records.hinted). Each step draws one of
+    `caption` and `other_captions`. A record whose columns exist already has NO_PICTURE.
     """
 
     image: np.ndarray
@@ -27,7 +27,7 @@ class Record:
     source: str = ""  # the file it came from, for messages
     attributes: dict[str, Any] = field(default_factory=dict)
     references: tuple[np.ndarray, ...] = ()
-    hole: np.ndarray | None = None
+    inpaint_mask: np.ndarray | None = None
     hint: np.ndarray | None = None
     other_captions: tuple[str, ...] = ()
 

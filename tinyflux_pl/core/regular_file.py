@@ -1,4 +1,4 @@
-"""The bytes of a file whose path was judged: of that very file, though it be swapped meanwhile."""
+"""The bytes of the regular file at a checked path, even if it is swapped meanwhile."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_regular(path: str | Path, most: int) -> bytes:
 
 
 def _reached_without_links(handle: int, path: str | Path) -> bool:
-    """If an open file lies where its path says, with no link on the way."""
+    """True if an open file lies at its path, without links on the way."""
     with suppress(OSError):  # where there is no /proc
         if os.readlink(f"/proc/self/fd/{handle}") == os.path.abspath(path):
             return True

@@ -1,4 +1,4 @@
-"""Files that only save time: sealed by the hash of their content, and never a reason to stop."""
+"""Cache files that may be lost: sealed by a hash, and never a reason to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEAL_BYTES = 32
 
 
 def read(file: Path | None) -> bytes:
-    """The content that `write` left there; b"" without a file and for a damaged one."""
+    """The content that `write` stored; b"" if the file is missing or damaged."""
     content = b""
     with suppress(OSError):
         content = file.read_bytes() if file is not None and file.is_file() else b""

@@ -16,7 +16,7 @@ from tinyflux_pl.core.fingerprint import sample_id
 
 @dataclass(frozen=True)
 class Pairs:
-    """Conditions and, where known, the targets that belong to them; fp32, padding is zero.
+    """Conditions and, if known, their targets; fp32, padding is zero.
 
     Ids say where each token stands, masks are True on real tokens. `target` is None where it is
     still to be drawn. `labels` are free words, one a pair.
@@ -36,7 +36,7 @@ class Pairs:
 
     @property
     def truth(self) -> Float[Tensor, "b n d"]:
-        """The targets; DataError where they are still to be drawn."""
+        """The targets; DataError if they are unknown."""
         if self.target is None:
             raise DataError(
                 "pairs without targets", where="Pairs", cure="give both `condition` and `target`"
@@ -87,7 +87,7 @@ class Moments:
 
     @classmethod
     def over(cls, blocks: Iterable[Float[Tensor, "_n k"]]) -> Moments:
-        """Of the rows of all blocks, in fp64; a channel that never changes has spread 1."""
+        """Moments of the rows of all blocks, in fp64; constant channels have spread 1."""
         count, mean, squares = 0, torch.zeros(()), torch.zeros(())
         for block in blocks:
             rows = block.double()

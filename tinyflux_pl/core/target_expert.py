@@ -1,4 +1,4 @@
-"""The contract of experts that fill no port: their teacher's predictions are regression targets."""
+"""The contract of experts without ports: their teacher's predictions are regression targets."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def _require_stored(path: Path, corrupt: type[TinyFluxError], cure: str, origin:
             entries = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise corrupt(
-            f"{name} is missing, torn, or no archive of torch ({error})", where=where, cure=cure
+            f"{name} is missing, truncated, or no archive of torch ({error})",
+            where=where,
+            cure=cure,
         ) from error
     expanded = sum(entry.file_size for entry in entries)
     size = path.stat().st_size

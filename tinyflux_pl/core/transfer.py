@@ -1,4 +1,4 @@
-"""Tensor copies from the host to a device that do not stall it."""
+"""Asynchronous tensor copies from the host to a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """The tensor in page-locked memory, which a GPU copies from asynchronously."""
+    """The tensor in page-locked memory, for asynchronous copies to a GPU."""
     # rows that share their memory cannot be pinned as they are
     return tensor.contiguous().pin_memory()
 

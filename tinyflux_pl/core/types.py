@@ -112,7 +112,7 @@ VELOCITY = "velocity"  # the column of a teacher's predictions, of the latents' 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Everything a denoiser receives beside x_t and t: text, ports of experts, pictures, ids.
+    """Everything a denoiser receives besides x_t and t: text, ports of experts, pictures, ids.
 
     `ports` maps a port's name to a tensor for the batch, e.g. vec (B, E), prior_stats (B, S),
     prior_map (B, H8, W8). `port_mask` maps it to (B,) bool: False where the net's own head

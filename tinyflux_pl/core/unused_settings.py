@@ -1,4 +1,4 @@
-"""Settings in a release's files that nothing here reads: named once."""
+"""Settings in a release's files that this project does not read: printed once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMED: set[tuple[str, str]] = set()
 
 
 def name_unread(keys: Iterable[str], file: str | Path) -> None:
-    """Print the keys of a file that have no effect here, each once a process; none, no line."""
+    """Print the keys of a file that have no effect here, each once per process."""
     new = sorted(key for key in set(map(str, keys)) if (str(file), key) not in _NAMED)
     _NAMED.update((str(file), key) for key in new)
     if new:

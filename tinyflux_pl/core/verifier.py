@@ -1,4 +1,4 @@
-"""The contract of what reads pictures back."""
+"""The contract of verifiers, which compare pictures with their prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.core.reading import Reading
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Reads pictures back and compares them with their prompts; data.verifier has the base class.
+    """Compares pictures with their prompts; data.verifier has the base class.
 
     `check`: True per prompt where the picture satisfies a claim; "all": every claim. `stated`: True
     per prompt that makes a claim. `reading`: None if it has no figures.

@@ -78,7 +78,7 @@ class TrainingCaptions:
 
     @property
     def all_words(self) -> bool:
-        """True if a word that is not among `words` was in no caption at all."""
+        """True if `words` has every word of the captions."""
         return self.complete and self.distinct == len(self.words)
 
     def unseen(self, prompt: str) -> list[str]:
@@ -86,10 +86,7 @@ class TrainingCaptions:
         return [word for word in dict.fromkeys(words_of(prompt)) if word not in self.words]
 
     def objection(self, prompt: str) -> str:
-        """Why no dataset of the training has such captions.
-
-        "" where one has, or where one holds free text.
-        """
+        """The reason why no training dataset has such captions; "" if one has, or has free text."""
         objections = [_objection(source.records, prompt) for source in self.sources.values()]
         return "" if "" in objections else "; ".join(dict.fromkeys(objections))
 

@@ -1,4 +1,4 @@
-"""The base class of every denoiser: the contract's defaults, and refusal of what it cannot read."""
+"""The base class of denoisers: the contract's defaults, and checks of the conditioning."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class DenoiserModule(nn.Module):
         """
         blocks = self.block_stack()
         if not blocks or not self.stream_width or self.inpaint_channels:
-            cure = "another model=, or one that fills no holes"
+            cure = "another model=, or one that does not inpaint"
             raise ConfigError(
                 "no control branch fits this network", where=f"method: {self.name}", cure=cure
             )
@@ -93,7 +93,7 @@ class DenoiserModule(nn.Module):
         return depth
 
     def guided(self, predict: Callable[[], Any], hint: Tensor | None) -> Any:
-        """The output of `predict`, which calls the network, with a general control branch.
+        """The output of `predict`, which calls the network, with a generic control branch.
 
         The branch reads the latents of the map.
         """
@@ -120,11 +120,11 @@ class DenoiserModule(nn.Module):
         return {}
 
     def write_as(self, layout: str, folder: FilePath) -> nn.Module:
-        """Write the network in one of `layouts`; returns it as that library reads it back."""
+        """Write the network in one of `layouts`; returns it as that library loads it."""
         raise self.no_layout(layout)
 
     def no_layout(self, layout: str) -> ConfigError:
-        """The error for a layout that this network is not written in."""
+        """The error for an unsupported layout."""
         cure = f"{self.name} is written as: {', '.join(self.layouts) or 'none'}"
         return ConfigError(f"no layout {layout!r}", where="layout", cure=cure)
 
@@ -132,7 +132,7 @@ class DenoiserModule(nn.Module):
         """Raise ConfigError for an image beyond the position table; most networks have no bound."""
 
     def require_trainable(self) -> None:
-        """Raise ConfigError for a frozen part that has to train; most networks have none."""
+        """Raise ConfigError for a frozen part that must train; most networks have none."""
 
     @classmethod
     def shrunk(
@@ -192,15 +192,15 @@ class DenoiserModule(nn.Module):
             what = "this network reads no reference pictures"
             cure = f"model={WITH_REFERENCES}"
         elif cond.references and channels:
-            what = "references and a hole at once"
-            cure = "give references alone, or a picture with its hole"
+            what = "references and a masked picture at once"
+            cure = "give references alone, or a picture with its mask"
         elif channels == self.inpaint_channels:
             return
         elif not self.inpaint_channels:
-            what = "this network fills no holes"
+            what = "this network does not inpaint"
             cure = f"model={WITH_INPAINTING}, or leave image= and mask= out"
         elif not channels:
-            what = "this network fills holes and was given none"
+            what = "this network inpaints and was given no masked picture"
             cure = "give image=PICTURE mask=MASK"
         else:
             what = f"{channels} channels beside the latents for {self.inpaint_channels}"

@@ -1,4 +1,4 @@
-"""Times in fp32 for networks of diffusers that would round them to the activations' dtype."""
+"""fp32 times for networks of diffusers, which would round them to the activations' dtype."""
 
 from __future__ import annotations
 

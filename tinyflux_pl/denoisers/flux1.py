@@ -79,7 +79,7 @@ class Flux1Denoiser(ReleasedDenoiser):
 
     @classmethod
     def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """As in Black Forest Labs' code, where query, key and value are one layer."""
+        """The layers as in Black Forest Labs' code, where query, key and value are one layer."""
         return original_layers(names)
 
     def network_widths(self) -> dict[str, int]:
@@ -112,7 +112,9 @@ class Flux1Denoiser(ReleasedDenoiser):
         """diffusers' FluxControlNetModel over double blocks; the map is packed as the image is."""
         if self.inpaint_channels:
             cure = "model=flux1_dev or flux1_schnell"
-            raise ConfigError("a control branch beside a hole", where="method", cure=cure)
+            raise ConfigError(
+                "a control branch with an inpainting input", where="method", cure=cure
+            )
         most = self.net.config["num_layers"]
         depth = self.checked_depth(depth, min(CONTROL_DEPTH, most), most)
         kind = "FluxControlNetModel"

@@ -1,4 +1,4 @@
-"""The inputs of FLUX.1's linear layers that can be divided where they are computed.
+"""Inputs of FLUX.1's linear layers that can be divided by channel where they are computed.
 
 In diffusers' FluxTransformer2DModel. Those of ff.net.2, ff_context.net.2 and proj_out have passed
 a GELU, those of the modulations a SiLU: they are not here.
@@ -14,7 +14,7 @@ from tinyflux_pl.core.divisible_inputs import DivisibleInput, Source
 
 
 def divisible_inputs(net: Any) -> tuple[DivisibleInput, ...]:
-    """Those of all blocks of the network, which the denoiser holds as `net`."""
+    """The inputs in all blocks of the network, which the denoiser holds as `net`."""
     double = (f"net.transformer_blocks.{n}." for n in range(len(net.transformer_blocks)))
     single = (
         f"net.single_transformer_blocks.{n}." for n in range(len(net.single_transformer_blocks))
@@ -26,7 +26,7 @@ def divisible_inputs(net: Any) -> tuple[DivisibleInput, ...]:
 
 
 def double_block(path: str) -> Iterator[DivisibleInput]:
-    """Of a block with a stream for text and one for the image; `path` ends with a dot."""
+    """The inputs in a double-stream block; `path` ends with a dot."""
     for norm, projections, forward in (
         ("norm1", ("to_q", "to_k", "to_v"), "ff"),
         ("norm1_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "ff_context"),
@@ -41,7 +41,7 @@ def double_block(path: str) -> Iterator[DivisibleInput]:
 
 
 def single_block(path: str) -> Iterator[DivisibleInput]:
-    """Of a block with one stream, whose MLP is computed beside the attention."""
+    """The inputs in a single-stream block, whose MLP is parallel to the attention."""
     layers = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
     modulated = _modulated(f"{path}norm.linear", 0, 3)
     yield DivisibleInput(tuple(f"{path}{name}" for name in layers), modulated)

@@ -1,4 +1,4 @@
-"""FLUX.1's weights from the layout of Black Forest Labs' files into that of diffusers, and back.
+"""FLUX.1's weights: conversion between Black Forest Labs' layout and that of diffusers.
 
 diffusers' own converter knows one width (3072) and drops keys that it does not know; this one takes
 the width from the tensors. `tests/families` compares the two.
@@ -70,7 +70,7 @@ def swapped(rows: Tensor) -> Tensor:
 def to_diffusers(
     tensors: dict[str, Tensor], structure: dict[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """From the original layout; keys that it does not have are kept as they are."""
+    """From the original layout; unknown keys are kept as they are."""
     converted: dict[str, Tensor] = {}
     for key, value in tensors.items():
         stem, _, leaf = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""Linear layers that keep the blocks of a GGUF file, and multiply them out at each forward pass."""
+"""Linear layers that keep GGUF blocks, dequantized in each forward pass."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RowBlocks:
 def multiply_out(
     blocks: Blocks, kind: NumberType, stored: torch.dtype, dtype: torch.dtype
 ) -> Float[Tensor, "n k"]:
-    """The numbers of blocks by diffusers' functions: in fp32, rounded to `stored`, in `dtype`."""
+    """Dequantize blocks with diffusers' functions: in fp32, rounded to `stored`, in `dtype`."""
     function = _functions()[kind.name]
     width = blocks.shape[1] // kind.size * kind.block
     values = blocks.new_empty(len(blocks), width, dtype=dtype)
@@ -107,19 +107,19 @@ def keep_blocks(
 
 
 def kept_layers(network: nn.Module) -> list[GGUFLinear]:
-    """The layers that keep blocks."""
+    """The layers that keep GGUF blocks."""
     return [module for module in network.modules() if isinstance(module, GGUFLinear)]
 
 
 def require_numbers(network: nn.Module, reader: str) -> None:
-    """Raise ConfigError, naming the reader of weights, for a network that keeps blocks."""
+    """Raise ConfigError, naming `reader`, for a network that keeps GGUF blocks."""
     if kept_layers(network):
         what = f"{reader} reads the numbers of weights that stay packed as in their GGUF file"
         raise ConfigError(what, where=WHERE, cure=UNPACKED)
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Parameters of a network, of blocks the numbers that they stand for."""
+    """Number of parameters of a network; GGUF blocks count as the numbers that they encode."""
     count = sum(parameter.numel() for parameter in network.parameters())
     layers = kept_layers(network)
     return count + sum(x.in_features * x.out_features - x.weight.numel() for x in layers)

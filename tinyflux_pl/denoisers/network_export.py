@@ -1,4 +1,4 @@
-"""A network in the layout of another library, loaded back by it and compared before it counts."""
+"""Export a network in another library's layout, load it with that library, and compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELLS = 8  # along a side of the latents that are compared
 
 
 def exported(denoiser: Any, layout: str, folder: Path) -> float:
-    """Write the denoiser's network into the new `folder`; the largest difference of its outputs.
+    """Write the denoiser's network into the new `folder`; returns the largest output difference.
 
     The folder is complete or absent. Raises ConfigError for a layout that the network does not
     have, CheckpointMismatch where what was read back answers otherwise.
@@ -31,7 +31,7 @@ def exported(denoiser: Any, layout: str, folder: Path) -> float:
 
 
 def exported_branch(denoiser: Any, layout: str, folder: Path) -> float:
-    """As `exported`, of the denoiser's control branch alone."""
+    """As `exported`, for the denoiser's control branch alone."""
     branch = denoiser.branch
     if layout not in branch.layouts:
         forms = ", ".join(branch.layouts) or "none"
@@ -44,7 +44,7 @@ def exported_branch(denoiser: Any, layout: str, folder: Path) -> float:
 
 
 def _written(denoiser: Any, owner: Any, write: Callable[[Path], nn.Module], folder: Path) -> float:
-    """Write `owner.net`; the largest difference of the denoiser's outputs once it is read back."""
+    """Write `owner.net`; returns the denoiser's largest output difference after loading it."""
     staged = files.staging_path(folder)
     try:
         difference = _difference(denoiser, owner, write(staged))

@@ -16,7 +16,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.nearest_name import did_you_mean
 from tinyflux_pl.core.protocols import Path
 
-ROOM = "tinyflux_pl.denoisers"
+PACKAGE = "tinyflux_pl.denoisers"
 # files that build a denoiser of another file
 BUILDERS = {"tinyflux_published": "tinyflux"}
 # choices of model= that the messages of every denoiser recommend
@@ -25,21 +25,21 @@ WITH_INPAINTING = "flux1_fill"
 
 
 def denoiser_names() -> tuple[str, ...]:
-    """The files of this room that define a denoiser of their own name, in alphabetical order."""
-    folders = import_module(ROOM).__path__
+    """The files of this package that define a denoiser of their own name, in alphabetical order."""
+    folders = import_module(PACKAGE).__path__
     return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if _declares(m.name)))
 
 
 def denoiser_class(name: str) -> Any:
     """The class `name`; ConfigError with the nearest name if there is none.
 
-    `name` may come from a file: nothing is imported but a file of this room that declares it.
+    `name` may come from a file: nothing is imported but a file of this package that declares it.
     """
     names = denoiser_names()
     if name not in names:
         cure = did_you_mean(name, names, f"choose {', '.join(names)}")
         raise ConfigError(f"no denoiser {name!r}", where="denoisers.registry", cure=cure)
-    module = import_module(f"{ROOM}.{name}")
+    module = import_module(f"{PACKAGE}.{name}")
     classes = (value for value in vars(module).values() if isinstance(value, type))
     return next(
         c for c in classes if c.__module__ == module.__name__ and vars(c).get("name") == name
@@ -48,7 +48,7 @@ def denoiser_class(name: str) -> Any:
 
 def class_of_builder(builder: Any) -> Any:
     """The denoiser class beside a function that builds it; ConfigError for a stranger."""
-    file = builder.__module__.removeprefix(f"{ROOM}.")
+    file = builder.__module__.removeprefix(f"{PACKAGE}.")
     return denoiser_class(BUILDERS.get(file, file))
 
 
@@ -59,8 +59,8 @@ def build_denoiser(name: str, config: dict[str, Any], path: Path) -> nn.Module:
 
 @cache
 def _declares(name: str) -> bool:
-    """True if the module says `name = "NAME"` in a class; it is read as text, not imported."""
-    spec = find_spec(f"{ROOM}.{name}")
+    """True if the module has `name = "NAME"` in a class; the source is read, not imported."""
+    spec = find_spec(f"{PACKAGE}.{name}")
     if spec is None or spec.origin is None:
         return False
     text = FilePath(spec.origin).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""diffusers' control networks beside a frozen network of a release, begun from its weights."""
+"""diffusers' control networks next to a frozen released network, initialised from its weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ReleasedControl(nn.Module):
         copy_common(base, self.net)
 
     def forward(self, **inputs: Any) -> tuple[Any, ...]:
-        """Additions to the base's blocks in diffusers' order; floating inputs become fp32."""
+        """Terms added to the base's blocks, in diffusers' order; floating inputs become fp32."""
         return self.net(
             **{name: single(value) for name, value in inputs.items()},
             conditioning_scale=self.strength,
@@ -59,7 +59,7 @@ class ReleasedControl(nn.Module):
         self.net.enable_gradient_checkpointing()
 
     def freeze_unused(self, block: str) -> None:
-        """Freeze the layers of a last joint block whose text answer nothing reads."""
+        """Freeze the layers of a last joint block whose text output is not read."""
         unread = ("attn.to_add_out", "attn.add_q_proj", "attn.norm_added_q", "ff_context")
         for name, parameter in self.net.get_submodule(block).named_parameters():
             if name.startswith(tuple(f"{prefix}." for prefix in unread)):

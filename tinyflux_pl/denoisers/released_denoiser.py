@@ -209,15 +209,15 @@ class ReleasedDenoiser(DenoiserModule, ABC):
 
     @property
     def net_dtype(self) -> torch.dtype:
-        """As the network's `dtype`: of its first floating-point parameter that may leave fp32.
+        """The network's dtype: of its first floating-point parameter that may leave fp32.
 
         Diffusers' property searches every module for hooks before, which takes milliseconds.
         """
-        kept = self.released.kept_in_fp32()
+        fp32_modules = self.released.kept_in_fp32()
         return next(
             parameter.dtype
             for name, parameter in self.net.named_parameters()
-            if parameter.is_floating_point() and not any(part in name for part in kept)
+            if parameter.is_floating_point() and not any(part in name for part in fp32_modules)
         )
 
     def full_text(self, cond: Conditioning) -> tuple[Tensor, Tensor]:

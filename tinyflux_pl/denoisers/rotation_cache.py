@@ -1,4 +1,4 @@
-"""Rotary embeddings of positions that stay the same over the steps of a drawing."""
+"""Cached rotary embeddings, for positions that do not change between sampling steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RotationCache:
     def __init__(self, embedding: nn.Module) -> None:
         self._run = embedding.forward
         self._key: Hashable = None
-        self._kept: tuple[Hashable, Any] | None = None
+        self._cached: tuple[Hashable, Any] | None = None
         embedding.forward = self
 
     def set(self, *key: Hashable) -> None:
@@ -32,6 +32,6 @@ class RotationCache:
         if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             return self._run(ids)
         key = (self._key, ids.device, ids.dtype, ids.shape)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._run(ids))
-        return self._kept[1]
+        if self._cached is None or self._cached[0] != key:
+            self._cached = (key, self._run(ids))
+        return self._cached[1]

@@ -95,7 +95,7 @@ class SDXLDenoiser(ReleasedDenoiser):
 
     @classmethod
     def original_layers(cls, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """As Stability's blocks are numbered: down, middle, up."""
+        """The layers as numbered in Stability's blocks: down, middle, up."""
         originals = {name: original_layer(name) for name in names}
         return {original: (name,) for name, original in originals.items() if original}
 
@@ -171,7 +171,7 @@ class SDXLDenoiser(ReleasedDenoiser):
         return Prediction(output if self.sign == 1 else -output)
 
     def default_size_ids(self, x_t: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 6"]:
-        """The ids of images of x_t's own size."""
+        """Size ids of uncropped images of x_t's own size."""
         height, width = (side * self.latent_spec.downsample for side in x_t.shape[-2:])
         return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(
             len(x_t), -1

@@ -1,4 +1,4 @@
-"""A text encoder's network inside a denoiser, where it trains with it."""
+"""A trainable text encoder's network inside the denoiser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUBMODULE = "text_network"
 
 
 def attach(denoiser: nn.Module, network: nn.Module | None) -> None:
-    """Put a text encoder's network before the denoiser, which then is given text as ids.
+    """Put a text encoder's network before the denoiser, which then reads token ids as text.
 
     None: the text is embedded already.
     """

@@ -107,11 +107,11 @@ class TinyFluxDenoiser(DenoiserModule):
     def with_inpaint(self) -> TinyFluxDenoiser:
         """A copy with an inpainting input whose weights are zero, so that it predicts as before.
 
-        In the same mode, dtype and device; ConfigError if it fills holes already.
+        In the same mode, dtype and device; ConfigError if it inpaints already.
         """
         if self.inpaint_channels:
             where = "TinyFluxDenoiser.with_inpaint"
-            raise ConfigError("it fills holes already", where=where, cure="use it as it is")
+            raise ConfigError("it inpaints already", where=where, cure="use it as it is")
         channels = inpaint_channels(self.latent_spec)
         config = dataclasses.replace(self.config, inpaint_channels=channels)
         copy = TinyFluxDenoiser(config, self.latent_spec, self.text_spec, self.path).to(
@@ -231,7 +231,7 @@ def build(
 ) -> TinyFluxDenoiser:
     """Build a denoiser with widths from the specs and ports from the experts present.
 
-    `inpaint` gives it an input for a picture with a hole (codecs.inpaint_mask), whose weights begin
+    `inpaint` gives it an input for a masked picture (codecs.inpaint_mask), whose weights begin
     at zero. ConfigError for unknown keys.
     """
     derived = {

@@ -1,4 +1,4 @@
-"""The inputs of TinyFlux's linear layers that can be divided where they are computed.
+"""Inputs of TinyFlux's linear layers that can be divided by channel where they are computed.
 
 Those of fc2 have passed a GELU, those of the modulations a SiLU: they are not here.
 """
@@ -15,7 +15,7 @@ from tinyflux_pl.core.divisible_inputs import DivisibleInput, Source
 
 
 def divisible_inputs(net: Any) -> tuple[DivisibleInput, ...]:
-    """Those of all blocks of the network, which the denoiser holds as `net`."""
+    """The inputs in all blocks of the network, which the denoiser holds as `net`."""
     double = (f"net.double_blocks.{n}." for n in range(len(net.double_blocks)))
     single = (f"net.single_blocks.{n}." for n in range(len(net.single_blocks)))
     return (
@@ -30,7 +30,7 @@ def modulated(block: Any, inputs: dict[str, Any]) -> Tensor:
 
 
 def double_block(path: str) -> Iterator[DivisibleInput]:
-    """Of a block with a stream for text and one for the image; `path` ends with a dot."""
+    """The inputs in a double-stream block; `path` ends with a dot."""
     for stream in ("img", "txt"):
         modulation, attention = f"{path}{stream}_norm1", (f"{path}attn.{stream}_qkv",)
         shifts = [Source(f"{modulation}.linear", part, 6) for part in (0, 3)]
@@ -43,7 +43,7 @@ def double_block(path: str) -> Iterator[DivisibleInput]:
 
 
 def single_block(path: str) -> Iterator[DivisibleInput]:
-    """Of a block with one stream, whose MLP comes after the attention and is not modulated."""
+    """The inputs in a single-stream block; the unmodulated MLP follows the attention."""
     modulated = (Source(f"{path}norm.norm"), Source(f"{path}norm.linear", 0, 3))
     yield DivisibleInput((f"{path}attn.qkv",), modulated)
     yield DivisibleInput((f"{path}attn.out_proj",), (Source(f"{path}attn.qkv", 2, 3),))

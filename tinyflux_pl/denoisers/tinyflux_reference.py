@@ -1,4 +1,4 @@
-"""Published TinyFlux weights (v4.2, v4.1, v3) into the network of this house, and back."""
+"""Published TinyFlux weights (v4.2, v4.1, v3) as this package's network, and back."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class UNetAttention:
         **_: Any,
     ) -> HiddenStates:
         query, key, value = project(attn, hidden_states, encoder_hidden_states)
-        self.see(attn, query, key)
+        self.observe(attn, query, key)
         if attention_mask is not None:
             rows = hidden_states.shape[0]
             attention_mask = attn.prepare_attention_mask(attention_mask, key.shape[2], rows)
@@ -66,10 +66,10 @@ class UNetAttention:
             )
         return merge(attn, attended.to(hidden_states.dtype))
 
-    def see(
+    def observe(
         self, attn: Any, query: Float[Tensor, "b heads n e"], key: Float[Tensor, "b heads m e"]
     ) -> None:
-        """Called with every query and key before they are attended with; for those who measure."""
+        """Called with every query and key before attention; a no-op unless overridden."""
 
 
 def install(unet: nn.Module) -> None:

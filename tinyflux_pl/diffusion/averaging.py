@@ -49,16 +49,16 @@ def lerp_(
 def _chunks(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
     """Averages and values in chunks of one dtype and of `CHUNK_BYTES`, or of one tensor."""
     chunks: list[list[tuple[Tensor, Tensor]]] = []
-    room, kind = 0, None
+    free_bytes, kind = 0, None
     for average, value in pairs:
-        if average.nbytes >= room or (average.dtype, value.dtype) != kind:
+        if average.nbytes >= free_bytes or (average.dtype, value.dtype) != kind:
             chunks.append([])
-            room, kind = (
+            free_bytes, kind = (
                 0 if average.device.type == "cpu" else CHUNK_BYTES,
                 (average.dtype, value.dtype),
             )
         chunks[-1].append((average, value))
-        room -= average.nbytes
+        free_bytes -= average.nbytes
     return chunks
 
 

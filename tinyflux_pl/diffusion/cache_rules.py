@@ -1,4 +1,4 @@
-"""Rules of a step cache: when the blocks of a network may be passed by.
+"""Rules of a step cache: when the blocks of a network can be skipped in a sampling step.
 
 `first_block` compares what the first block adds with what it added when the others ran last, as
 diffusers' cache of that name does. `teacache` adds up the changes of the first block's modulated
@@ -24,7 +24,7 @@ DEGREE = 4
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Kind, threshold (0 computes every step), and the longest run of steps that are passed by.
+    """Kind, threshold (0 computes every step), and the longest run of skipped steps.
 
     `coefficients` are TeaCache's polynomial, highest power first.
     """
@@ -47,7 +47,7 @@ class CacheSettings:
             raise ConfigError(what, where="cache.coefficients", cure=cure)
 
     def require_steps(self, steps: int) -> None:
-        """Raise ConfigError for so few steps that each differs too much from the last."""
+        """Raise ConfigError for so few steps that consecutive ones differ too much."""
         if self.kind != "none" and steps < FEWEST_STEPS:
             what = f"{steps} steps: fewer than {FEWEST_STEPS} have nothing to reuse"
             raise ConfigError(what, where="cache.kind", cure="cache.kind=none, or more steps")
@@ -59,7 +59,7 @@ def relative_change(new: Tensor, old: Tensor) -> float:
 
 
 def hits(settings: CacheSettings, movement: float, moved: float, passed: int) -> tuple[bool, float]:
-    """True where the blocks may be passed by, and the movement since they ran last.
+    """True where the blocks can be skipped, and the movement since they last ran.
 
     `moved` is that before this step, `passed` the number of steps passed by since.
     """

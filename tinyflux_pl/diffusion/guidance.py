@@ -140,7 +140,7 @@ class Guidance:
         return guidance_curves.gain(heights, [length for _, length in steps])
 
     def skips_at(self, level: float) -> bool:
-        """True where skip-layer guidance asks the network a further time."""
+        """True where skip-layer guidance needs a further evaluation."""
         low, high = self.skip_interval
         return bool(self.skip_layers) and self.skip_scale != 0 and low <= level <= high
 

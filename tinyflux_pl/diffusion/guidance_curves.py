@@ -1,4 +1,4 @@
-"""Curves of guidance over the noise level: factors of `scale - 1` whose mean over the way is 1.
+"""Curves of guidance over the noise level: factors of `scale - 1` with mean 1.
 
 A level is the data's share alpha / (alpha + sigma), 0 at noise and 1 at data. Wang et al. 2025
 (2509.22007) let guidance rise while modes separate and fall while they concentrate.

@@ -1,4 +1,4 @@
-"""Parts that the solvers share: times, and x0 with its noise changed at one x."""
+"""Parts that solvers share: times, and changes of x0 and noise at a fixed x."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Floor 4: what a machine can hold: memory planned, counted and measured."""
+"""Floor 4: memory that a machine has: planned, counted and measured."""

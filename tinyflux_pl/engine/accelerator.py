@@ -1,4 +1,4 @@
-"""The accelerator of this machine: its kind, its name in torch and its memory."""
+"""The accelerator of this machine: its kind, its torch name and its memory."""
 
 from __future__ import annotations
 

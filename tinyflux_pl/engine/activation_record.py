@@ -1,4 +1,4 @@
-"""Inputs of the linear layers of a network's blocks while it draws: maxima, and a few rows."""
+"""Recorded inputs of the linear layers of a network's blocks: maxima, and a few rows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LayerRecord:
     maxima: list[Tensor] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
 
-    def see(self, x: Tensor) -> None:
-        """Add the input (..., K) of a pass."""
+    def add(self, x: Tensor) -> None:
+        """Add the input (..., K) of a forward pass."""
         tokens = x.detach().flatten(0, -2).float()
         chosen = torch.linspace(0, len(tokens) - 1, ROWS, device=x.device).long()
         self.maxima.append(tokens.abs().amax(0).cpu())
@@ -31,10 +31,10 @@ class LayerRecord:
 
 @contextmanager
 def recorded(layers: dict[str, nn.Linear]) -> Generator[dict[str, LayerRecord]]:
-    """Records of these layers, by name, of every forward pass inside the block."""
+    """Inside, record every forward pass of these layers, by name."""
     records = {name: LayerRecord() for name in layers}
     handles = [
-        layer.register_forward_pre_hook(partial(_see, records[name]))
+        layer.register_forward_pre_hook(partial(_record_input, records[name]))
         for name, layer in layers.items()
     ]
     try:
@@ -44,5 +44,5 @@ def recorded(layers: dict[str, nn.Linear]) -> Generator[dict[str, LayerRecord]]:
             handle.remove()
 
 
-def _see(record: LayerRecord, _: nn.Module, args: tuple[Any, ...]) -> None:
-    record.see(args[0])
+def _record_input(record: LayerRecord, _: nn.Module, args: tuple[Any, ...]) -> None:
+    record.add(args[0])

@@ -1,4 +1,4 @@
-"""Memory of a forward pass beside the weights, counted on the meta device."""
+"""Memory of a forward pass besides the weights, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FusedAttentionMode(TorchFunctionMode):
 
 
 class PaddedMasks(TorchFunctionMode):
-    """Inside, no mask is all True: a tensor on the meta device does not say, and counts as False.
+    """Inside, bool() of a meta tensor is False, so that no mask counts as all True.
 
     Text encoders of transformers build no attention mask for prompts without padding.
     """
@@ -51,7 +51,7 @@ def activations(work: Callable[[], Any], *networks: nn.Module) -> int:
 
 
 def history(work: Callable[[], Any], *networks: nn.Module) -> list[Moment]:
-    """The moments of `work` on the meta device, where attention is fused."""
+    """The memory history of `work` on the meta device, with fused attention."""
     count = LiveBytes()
     with torch.inference_mode(), FusedAttentionMode(), count, replayed(count, networks):
         work()

@@ -1,4 +1,4 @@
-"""The arguments of torch's attention, by name, where its memory is counted on the meta device."""
+"""The arguments of torch's attention by name, for counting its memory on the meta device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network whose weights stay on the host and are copied to the device, some blocks in turn.
+"""Block offloading: a network's weights on the host, its blocks copied to the device in turn.
 
 The copy of a block is dropped after it has run, and nothing is copied back. While a block runs, the
 next one in turn is copied: on CUDA from pinned memory, on a stream beside. On a CPU the copies are
@@ -20,7 +20,7 @@ from tinyflux_pl.engine.block_sizes import in_turn
 
 
 class BlockOffload:
-    """The copies of a network: `count` of its blocks in turn, the rest from `load` to `unload`.
+    """Copies of a network: `count` blocks in turn, the rest from `load` to `unload`.
 
     Which blocks says `engine.block_sizes.in_turn`. At most two of them are on the device at once.
     """
@@ -43,11 +43,11 @@ class BlockOffload:
             block.forward = self._bound(number, block.forward)
 
     def load(self) -> None:
-        """Copy what stays; the blocks in turn come by themselves."""
+        """Copy the resident part; blocks in turn are copied when they run."""
         self._stay.bring()
 
     def unload(self) -> None:
-        """Drop all copies; the network is on the host."""
+        """Drop all copies; the network is on the host only."""
         for number in list(self._here):
             self._drop(number)
         self._wait()
@@ -68,7 +68,7 @@ class BlockOffload:
         return forward
 
     def _enter(self, number: int) -> None:
-        """Have this block on the device, and begin to copy the next."""
+        """Make sure that this block is on the device, and start copying the next."""
         for other in [n for n in self._here if n != number]:  # blocks between were passed by
             self._drop(other)
         if number not in self._here:
@@ -96,14 +96,14 @@ class BlockOffload:
             self._finished.record()
 
     def _wait(self) -> None:
-        """Free the copies that were dropped last, once the device has used them."""
+        """Free the copies dropped last, once the device has used them."""
         if self._finished is not None:
             self._finished.synchronize()
             self._finished, self._retired = None, []
 
 
 class Copies:
-    """Tensors of a network with their data on the host, and while `bring` holds on the device."""
+    """Tensors of a network on the host, with copies on the device between `bring` and `drop`."""
 
     def __init__(self, tensors: list[Tensor], device: torch.device, pinned: bool = False) -> None:
         self.device = device

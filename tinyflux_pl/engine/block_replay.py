@@ -1,4 +1,4 @@
-"""Blocks that repeat: the memory of the first is recorded, that of the others replayed.
+"""Repeated blocks: the memory of the first is recorded, and replayed for equal ones.
 
 On the meta device each operation of a network takes longer to plan than a GPU takes to compute it,
 and a network repeats its blocks up to 80 times. Within `replayed` a call of a block allocates
@@ -37,14 +37,14 @@ def replayed(count: LiveBytes, networks: Iterable[nn.Module]) -> Generator[None]
 
 
 def _listed(network: nn.Module) -> list[nn.Module]:
-    """Members of lists of two and more modules, at any depth."""
+    """Members of lists of two or more modules, at any depth."""
     lists = (module for module in network.modules() if isinstance(module, nn.ModuleList))
     return [block for blocks in lists if len(blocks) > 1 for block in blocks]
 
 
 @dataclass(frozen=True)
 class _Result:
-    """A returned tensor, by the number of the argument or of the new memory that it is or is in.
+    """A returned tensor as a view of an argument or of new memory, given by number.
 
     `layout` is its size, stride and offset; None: the argument itself.
     """
@@ -61,7 +61,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class _Record:
-    """A call: its block, the structure of its arguments, moments from its start, and results."""
+    """A recorded call: its block, the structure of its arguments, memory history, and results."""
 
     block: nn.Module
     structure: TreeSpec
@@ -85,7 +85,7 @@ class _Calls:
         self.records: dict[tuple[Any, ...], list[_Record]] = {}
 
     def run(self, block: nn.Module, forward: Callable[..., Any], args: Any, keywords: Any) -> Any:
-        """The results of a block, by its own computation or by a record."""
+        """The results of a block, computed or replayed from a record."""
         leaves, structure = tree_flatten((args, keywords))
         outlines = _outlines(leaves)
         if outlines is None:
@@ -94,9 +94,9 @@ class _Calls:
         for record in records:
             if record.structure == structure and equal_forward(record.block, block):
                 return record.replay(self.count, leaves)
-        start, first, before = self.count.live, len(self.count.history), self.count.followed()
+        start, first, before = self.count.live, len(self.count.history), self.count.live_storages()
         output = forward(*args, **keywords)
-        after = self.count.followed()
+        after = self.count.live_storages()
         new = {key: size for (key, number), size in after.items() if (key, number) not in before}
         returned, form = tree_flatten(output)
         results = _results(returned, [*leaves], new)
@@ -109,7 +109,7 @@ class _Calls:
 
 
 class _Block:
-    """Stands in for the forward pass of a block; compared attribute by attribute as blocks are."""
+    """Stands in for a block's forward pass; compared attribute by attribute as blocks are."""
 
     def __init__(self, block: nn.Module, forward: Callable[..., Any], calls: _Calls) -> None:
         self.block, self.forward, self.calls = block, forward, calls
@@ -119,7 +119,7 @@ class _Block:
 
 
 def _outlines(leaves: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Tensors without their values, and which of them share memory, and plain values.
+    """Tensors without values, which of them share memory, and plain values.
 
     None with any other object, which may hold anything: a cache, a closure.
     """
@@ -143,7 +143,7 @@ def _differ(leaves: list[Any], later: list[Any]) -> bool:
 
 
 def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> list[Any] | None:
-    """The returned values as a record keeps them; None where they cannot be made again.
+    """The returned values as stored in a record; None if they cannot be rebuilt.
 
     That is so with objects and tensors from elsewhere, and if new memory remains in no result: a
     block that keeps something, in a cache say, may keep it once, and not in each call.
@@ -153,7 +153,7 @@ def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> lis
     }
     sources |= {key: len(leaves) + i for i, key in enumerate(new)}
     results: list[Any] = []
-    kept = set()
+    stored = set()
     for value in returned:
         if not _is_tensor(value):
             if type(value) not in PLAIN:
@@ -171,10 +171,10 @@ def _results(returned: list[Any], leaves: list[Any], new: dict[int, int]) -> lis
             return None
         if source < len(leaves) and leaves[source].dtype != value.dtype:
             return None
-        kept.add(key)
+        stored.add(key)
         layout = (value.shape, value.stride(), value.storage_offset())
         results.append(_Result(source, value.dtype, layout))
-    return results if new.keys() <= kept else None
+    return results if new.keys() <= stored else None
 
 
 def _is_tensor(value: Any) -> bool:

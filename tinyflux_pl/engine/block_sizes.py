@@ -1,4 +1,4 @@
-"""Bytes of a network by blocks, and which blocks come to the device in turn."""
+"""Bytes of a network by blocks, and the indices of the blocks offloaded in turn."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class BlockSizes:
         return len(self.blocks) - 1 if len(self.blocks) > FEWEST else 0
 
     def plus(self, count: int) -> BlockSizes:
-        """With so many further bytes outside the blocks."""
+        """The sizes with so many more bytes outside the blocks."""
         return BlockSizes(self.outside + count, self.blocks)
 
     def with_in_turn(self, count: int) -> int:
-        """Bytes on the device with `count` blocks in turn: the others, and two that follow."""
+        """Bytes on the device with `count` blocks in turn: the other blocks, and two of these."""
         turns = [self.blocks[i] for i in in_turn(count, len(self.blocks))]
         if not turns:
             return self.total
@@ -40,10 +40,10 @@ class BlockSizes:
         pair = max(a + b for a, b in zip(turns, following, strict=True))
         return self.total - sum(turns) + pair
 
-    def fewest_in_turn(self, room: int) -> int | None:
-        """The smallest number of blocks in turn that stays within `room` bytes; None: no number."""
+    def fewest_in_turn(self, budget: int) -> int | None:
+        """The smallest number of blocks in turn that fits `budget` bytes; None: no number does."""
         counts = (0, *range(FEWEST, self.most_in_turn + 1))
-        return next((count for count in counts if self.with_in_turn(count) <= room), None)
+        return next((count for count in counts if self.with_in_turn(count) <= budget), None)
 
 
 def in_turn(count: int, blocks: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Factors of input channels that share out a layer's range between activations and weights.
+"""Factors of input channels that balance a layer's range between activations and weights.
 
 X W^T = (X / s) (W s)^T for any s > 0: neutral before rounding, and after it the channel that was
 hard to round is easier. SmoothQuant: Xiao et al. 2022 (2211.10438). PTQ4DiT: Wu et al. 2024
@@ -46,11 +46,11 @@ def spearman(rows: Maxima, column: Factors) -> Float[Tensor, " t"]:
 
 
 def factors(method: str, activations: Maxima, weight: Float[Tensor, "n k"]) -> Factors:
-    """Those of a method of METHODS, in fp32."""
+    """The factors by a method of METHODS, in fp32."""
     rule = {"smoothquant": smoothquant, "ptq4dit": ptq4dit}[method]
     return rule(activations.float(), weight.detach().float())
 
 
 def _usable(values: Factors) -> Factors:
-    """1 for a channel that is always 0 on one side."""
+    """The values, with 1 for channels that are always 0 on one side."""
     return torch.where(values.isfinite() & (values > 0), values, torch.ones_like(values))

@@ -1,4 +1,4 @@
-"""Modules that compute in the same way on the meta device: same code, settings and shapes."""
+"""Modules that compute alike on the meta device: same code, settings and shapes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HEAP_TYPE = 1 << 9  # flag of a class that was defined in Python
 
 
 def equal_forward(one: nn.Module, two: nn.Module) -> bool:
-    """True if the forward methods of two modules compute equally; hooks run around them."""
+    """True if the forward methods of two modules compute alike, including their hooks."""
     compared = {(id(one), id(two))}
     attributes = [{k: v for k, v in vars(m).items() if k not in HOOKS} for m in (one, two)]
     return type(one) is type(two) and equal(*attributes, compared)
 
 
 def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> bool:
-    """True if two modules have equal classes, attributes and submodules, and tensors of one shape.
+    """True if two modules have equal classes, attributes and submodules, and shapes of tensors.
 
     Values of tensors are not compared. Attributes are compared in depth; of objects of C,
     whose content is not seen, only the same one is equal. `compared` are pairs whose comparison has
@@ -62,21 +62,21 @@ def equal(one: Any, two: Any, compared: set[tuple[int, int]] | None = None) -> b
 
 
 def outline(tensor: Tensor) -> tuple[Any, ...]:
-    """All but the values of a tensor."""
+    """Shape, dtype and other metadata of a tensor, without values."""
     layout = (tensor.shape, tensor.stride(), tensor.storage_offset())
     flags = (tensor.requires_grad, tensor.is_conj(), tensor.is_neg())
     return (type(tensor), tensor.dtype, tensor.device, *layout, *flags)
 
 
 def _numberless(key: Any, one: Any, two: Any) -> tuple[Any, Any]:
-    """Two attributes; of hooks, which torch numbers as they are added, in their order alone."""
+    """Two attributes; hooks by their order, without the numbers that torch gives them."""
     if key in HOOKS and isinstance(one, dict) and isinstance(two, dict):
         return list(one.values()), list(two.values())
     return one, two
 
 
 def _captured(function: FunctionType) -> tuple[Any, ...]:
-    """Values that a function holds beside its code."""
+    """Values that a function holds besides its code."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return cells, function.__defaults__, function.__kwdefaults__, vars(function)
 
@@ -86,7 +86,7 @@ def _parts(call: partial[Any]) -> tuple[Any, ...]:
 
 
 def _of_python(value: Any) -> bool:
-    """True if the attributes of an object are all that it has."""
+    """True if the attributes of an object are its whole state."""
     classes = type(value).__mro__[:-1]
     plain = all(cls.__flags__ & HEAP_TYPE and not vars(cls).get("__slots__") for cls in classes)
     return plain and hasattr(value, "__dict__") and not isinstance(value, type)

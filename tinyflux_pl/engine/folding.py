@@ -1,4 +1,4 @@
-"""Factors of input channels divided where the input is computed, instead of at each forward pass.
+"""Factors of input channels folded into the layers before, instead of applied at run time.
 
 X = n (1 + c) + b becomes X / s by dividing the rows of the linear layers that give c and b, or the
 norm's weight; values of attention, by dividing the rows that give them. Neutral before rounding.
@@ -20,7 +20,7 @@ AT_RUN_TIME = "at run time"
 
 @dataclass
 class Folding:
-    """The changes to weights, by path.
+    """The changes to weights, by module path.
 
     `columns` (K,) multiply a layer's input channels. `gains` and `offsets` (N,) change what a
     module computes to gain * output + offset. `divided` says of each layer with factors where its
@@ -78,7 +78,7 @@ def folded(
     inputs: Iterable[DivisibleInput],
     packed: Collection[str],
 ) -> Folding:
-    """The changes that divide the inputs of layers by their factors where that is possible.
+    """The changes that divide layer inputs by their factors, as far as that is possible.
 
     An input stays as it is, and is divided at run time, unless all layers that read it are among
     `packed` and have the same factors, and its sources are plain layers and norms.
@@ -110,7 +110,7 @@ def _obstacle(
     each: DivisibleInput,
     packed: Collection[str],
 ) -> str:
-    """The reason not to divide an input where it is computed, or nothing."""
+    """The reason why an input cannot be divided where it is computed; "" if it can."""
     first, *more = each.layers
     for name in each.layers:
         if name not in factors or name not in packed:

@@ -1,4 +1,4 @@
-"""Count the bytes of live tensors: equal on every machine, and on the meta device."""
+"""Count the bytes of live tensors: equal on every machine, also on the meta device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Moment = tuple[str, int]  # the operation, and the bytes alive after it
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside the block, `live` is the bytes allocated since its start.
+    """Inside the block, `live` is the number of bytes allocated since its start.
 
     `history` records it at each tensor.
 
@@ -32,7 +32,7 @@ class LiveBytes(TorchDispatchMode):
         self.device = device
         self.live = 0
         self.history: list[Moment] = []
-        self._followed: dict[int, tuple[int, int]] = {}  # address -> number and bytes
+        self._tracked: dict[int, tuple[int, int]] = {}  # address -> number and bytes
         self._number = 0  # of the next storage: addresses are used again
         self._paused = False
         for storage in _storages(before):
@@ -48,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
         inputs = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **kwargs)
         for storage in _storages(result):
-            new = storage._cdata not in inputs and storage._cdata not in self._followed
+            new = storage._cdata not in inputs and storage._cdata not in self._tracked
             if new and self.device in (None, storage.device.type):
                 self.live += self._follow(storage)
                 self.history.append((str(func), self.live))
@@ -58,20 +58,20 @@ class LiveBytes(TorchDispatchMode):
         """Subtract a storage's bytes when it is freed; return them, or 0 on another device."""
         if self.device is not None and storage.device.type != self.device:
             return 0
-        self._followed[storage._cdata] = (self._number, storage.nbytes())
+        self._tracked[storage._cdata] = (self._number, storage.nbytes())
         self._number += 1
         weakref.finalize(storage, self._drop, storage._cdata)
         return storage.nbytes()
 
     def _drop(self, key: int) -> None:
-        self.live -= self._followed.pop(key, (0, 0))[1]
+        self.live -= self._tracked.pop(key, (0, 0))[1]
 
-    def followed(self) -> dict[tuple[int, int], int]:
-        """Bytes of each storage that is counted and alive, by its address and number."""
-        return {(key, number): size for key, (number, size) in self._followed.items()}
+    def live_storages(self) -> dict[tuple[int, int], int]:
+        """Bytes of each counted live storage, by its address and number."""
+        return {(key, number): size for key, (number, size) in self._tracked.items()}
 
     def allocated(self, moments: Sequence[Moment], sizes: Sequence[int]) -> list[Tensor]:
-        """Record moments, whose bytes count from now, and allocate memory (n,) uint8 on meta."""
+        """Record moments, relative to now, and allocate memory (n,) uint8 on meta."""
         self.history += [(name, self.live + live) for name, live in moments]
         self._paused = True
         memory = [torch.empty(size, dtype=torch.uint8, device="meta") for size in sizes]
@@ -82,7 +82,7 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Growth:
-    """Histories at batch sizes 1 and 2; every moment is linear in the batch, the maximum is not."""
+    """Histories at batch sizes 1 and 2; moments are linear in the batch size, the peak is not."""
 
     one: list[Moment]
     two: list[Moment]
@@ -95,7 +95,7 @@ class Growth:
 
     @cached_property
     def _matched(self) -> list[tuple[int, int]]:
-        """Bytes at matching moments; work done once a sample has moments in one history alone."""
+        """Bytes at matching moments; moments in one history alone are left out."""
         one, two = self.one, self.two
         least = min(len(one), len(two))
         head = next((i for i in range(least) if one[i][0] != two[i][0]), least)

@@ -16,7 +16,7 @@ CONTEXT = "CUDA context"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run: bytes in memory by name.
+    """A stage of a run: bytes in memory, by name.
 
     `host` if they are not in the accelerator's memory.
     """
@@ -43,7 +43,7 @@ class MemoryPlan:
         return max(stages, key=lambda stage: stage.total)
 
     def reserving(self, context: int) -> MemoryPlan:
-        """The plan with the bytes of the CUDA context in each stage on the accelerator."""
+        """The plan with the bytes of the CUDA context added to each stage on the accelerator."""
         rows = {CONTEXT: context} if context else {}
         stages = (s if s.host else replace(s, rows={**s.rows, **rows}) for s in self.stages)
         return MemoryPlan(tuple(stages))
@@ -66,7 +66,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Bytes that are in memory throughout a run."""
+    """Bytes that stay in memory for a whole run."""
 
     weights: int
     gradients: int

@@ -1,4 +1,4 @@
-"""Count the memory of a step on the meta device as on an accelerator, without computing values."""
+"""Count the memory of a step on the meta device, without computing values."""
 
 from __future__ import annotations
 
@@ -139,15 +139,15 @@ def forward(module: nn.Module, evaluate: Callable[[int], Any], precision: str) -
 
 
 def _counted(module: nn.Module, work: Callable[[int], Any]) -> Linear:
-    """Peak bytes of `work(samples)`, extrapolated from equal blocks cut to one and to two.
+    """Peak bytes of `work(samples)`, extrapolated from equal blocks cut to one and two.
 
     A first pass is counted alone: what it keeps for later ones, such as the null text on the
     device, would be in one of the counts whose differences are extrapolated, and not in the others.
     """
     groups = _equal_blocks(module)
-    kept = _run(groups, {}, lambda: work(FIRST)).live
+    retained = _run(groups, {}, lambda: work(FIRST)).live
     first, second = (_at_full_depth(groups, lambda n=n: work(n)) for n in (FIRST, FIRST + 1))
-    return Linear(first + kept, second + kept)
+    return Linear(first + retained, second + retained)
 
 
 def _at_full_depth(groups: list[list[nn.ModuleList]], work: Callable[[], Any]) -> int:
@@ -164,7 +164,7 @@ def _at_full_depth(groups: list[list[nn.ModuleList]], work: Callable[[], Any]) -
 def _run(
     groups: list[list[nn.ModuleList]], num_blocks: dict[int, int], work: Callable[[], Any]
 ) -> LiveBytes:
-    """Count `work` with the lists of each group cut to so many blocks, or to one."""
+    """Count `work` with the lists of one group cut to `num_blocks`, the others to one."""
     with ExitStack() as stack:
         for number, lists in enumerate(groups):
             for blocks in lists:

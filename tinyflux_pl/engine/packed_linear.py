@@ -1,4 +1,4 @@
-"""A linear layer whose weight is stored in 8 or 4 bits and computed with in the input's dtype."""
+"""A linear layer with weights stored in 8 or 4 bits, computed in the input's dtype."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PackedLinear(nn.Module):
         return format.group is None or linear.in_features % format.group == 0
 
     def unpacked(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n k"]:
-        """The rounded weight, as it stands for the layer's own: without factors."""
+        """The rounded weight in the layer's own scale: without factors."""
         stored = (self.packed, self.scale)
         weight, scale = self.format.values(stored, dtype), self.format.scale(stored)
         weight = weight if scale is None else weight * scale.to(dtype)[:, None]

@@ -1,4 +1,4 @@
-"""A network whose blocks' linear layers are stored in fewer bits."""
+"""A network whose blocks' linear layers are quantized."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READING = {"lora_magnitude_vector": "DoRA", "lokr_": "LoKr"}
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """One layer: its bytes before and after, and the signal-to-noise ratio of its weight in dB.
+    """One layer: bytes before and after, and the signal-to-noise ratio of its weight in dB.
 
     `divided` says where its input is divided by factors; empty without any.
     """
@@ -36,7 +36,7 @@ class PackedLayer:
 
 @dataclass(frozen=True)
 class Packing:
-    """The layers of a network that were packed, and those that do not divide into groups."""
+    """The packed layers of a network, and those that do not divide into groups."""
 
     format: Format
     layers: list[PackedLayer]
@@ -44,7 +44,7 @@ class Packing:
 
     @property
     def summary(self) -> str:
-        """One line: layers, bytes, and the ratios of signal to noise."""
+        """One line: number of layers, bytes, and signal-to-noise ratios."""
         before = sum(layer.before for layer in self.layers)
         after = sum(layer.after for layer in self.layers)
         ratios = [(layer.decibels, layer.name) for layer in self.layers if layer.decibels]
@@ -127,7 +127,7 @@ def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
 
 
 def _linear_slots(network: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Linear]]:
-    """Path, parent, name within it, and layer; of adapters the base alone."""
+    """Path, parent module, name within it, and layer; of adapters the base alone."""
     lists = [name for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
     for path, module in network.named_modules():
         inside = any(path.startswith(f"{name}.") for name in lists)

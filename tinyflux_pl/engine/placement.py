@@ -1,4 +1,4 @@
-"""Where the parts of a pipeline lie in each stage, and the memory that takes on the device."""
+"""Placement of a pipeline's parts in each stage, and the device memory that it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": GIB, "kB": 10**3, "MB": 10**6, "GB":
 
 @dataclass(frozen=True)
 class Placement:
-    """Where parts of a pipeline lie during sampling.
+    """Where the parts of a pipeline are during sampling.
 
     `denoiser` is resident (on the device in every stage), moved (in its own) or blocks (in its own,
     `in_turn` of its blocks one after another); encoders and codec are `freed` after their stage;
@@ -33,8 +33,8 @@ class Placement:
         return self.name if self.text == "device" else f"{self.name}, text encoders on the host"
 
     @property
-    def turns(self) -> dict[str, int]:
-        """The number of blocks in turn, by part, of parts that have any."""
+    def blocks_in_turn(self) -> dict[str, int]:
+        """The number of blocks in turn, by part, for parts that have any."""
         encoders = {f"text: {name}": count for name, count in self.text_in_turn}
         return encoders | ({"denoiser": self.in_turn} if self.in_turn else {})
 
@@ -83,7 +83,7 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
     drawing = {"denoiser": weights}
     if placement.in_turn and not host:
         drawing = {"denoiser, by blocks": needs.denoiser.with_in_turn(placement.in_turn)}
-    kept = {} if placement.freed or needs.one_encoder else encoders
+    resident = {} if placement.freed or needs.one_encoder else encoders
     on_host = placement.text == "host" and not host
     rows = encoders if on_host else {**stays, **encoders}
     if needs.encoding:
@@ -93,8 +93,8 @@ def planned(placement: Placement, needs: Needs, *, host: bool) -> MemoryPlan:
     plan = MemoryPlan(
         (
             text,
-            Stage("denoise", {**drawing, **kept, "activations": needs.drawing}, host),
-            Stage("decode", {**stays, **kept, **codec, "activations": needs.decoding}, host),
+            Stage("denoise", {**drawing, **resident, "activations": needs.drawing}, host),
+            Stage("decode", {**stays, **resident, **codec, "activations": needs.decoding}, host),
         )
     )
     return plan.reserving(needs.context)
@@ -133,7 +133,7 @@ def _text(placement: Placement) -> dict[str, object]:
 
 
 def _text_within(needs: Needs, budget: int) -> dict[str, object]:
-    """Encoders by blocks, the largest first, until they fit; on the host where they never do."""
+    """Encoders by blocks, the largest first, until they fit; on the host if they never do."""
     counts: dict[str, int] = {}
     budget -= needs.encoding + needs.context
     sizes = {name: encoder.total for name, encoder in needs.text.items()}

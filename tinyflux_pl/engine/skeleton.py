@@ -1,4 +1,4 @@
-"""Copies of networks without their values."""
+"""Copies of networks on the meta device."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Floor 5: experts, the cached knowledge of teachers and how it enters the student."""
+"""Floor 5: experts, cached knowledge of teachers and how it enters the student."""

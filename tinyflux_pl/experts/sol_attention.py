@@ -29,7 +29,7 @@ class StatisticsAttention(UNetAttention):
         self.grids = grids
         self.layers: list[LayerStatistics] = []
 
-    def see(self, attn: Any, query: Tensor, key: Tensor) -> None:
+    def observe(self, attn: Any, query: Tensor, key: Tensor) -> None:
         """Record the statistics of a self-attention from its projected query and key."""
         if query.shape[2] > 1:  # attention over a single token has no statistics
             self.layers.append(self._layer(query, key, attn.scale))

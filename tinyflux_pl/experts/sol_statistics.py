@@ -42,11 +42,11 @@ def clustering(p: Rows, grid: tuple[int, int]) -> PerQuery:
     """
     deviation = (p - 1 / p.shape[-1]).unflatten(-1, grid)
     height, width = grid
-    together = (deviation[..., 1:, :] * deviation[..., :-1, :]).sum((-2, -1))
-    together = together + (deviation[..., 1:] * deviation[..., :-1]).sum((-2, -1))
+    covariance = (deviation[..., 1:, :] * deviation[..., :-1, :]).sum((-2, -1))
+    covariance = covariance + (deviation[..., 1:] * deviation[..., :-1]).sum((-2, -1))
     pairs = (height - 1) * width + height * (width - 1)
     spread = deviation.square().sum((-2, -1)) + 1e-6 / p.shape[-1]
-    return (p.shape[-1] * together / (pairs * spread)).clamp(-1, 1)
+    return (p.shape[-1] * covariance / (pairs * spread)).clamp(-1, 1)
 
 
 def sparsity(p: Rows) -> PerQuery:

@@ -71,7 +71,7 @@ class Teacher:
 
     @property
     def denoiser(self) -> Any:
-        """The network with its weights, read now if they were not yet."""
+        """The network with its weights, which are read on first use."""
         if self.read is not None:
             self._skeleton, self.network = self.network, self.read()
             self.network.eval().requires_grad_(False)
@@ -80,14 +80,14 @@ class Teacher:
 
     @property
     def skeleton(self) -> Any:
-        """The network on the meta device; the weights are not read for it."""
+        """The network on the meta device; no weights are read for it."""
         if self._skeleton is None:
             self._skeleton = self.network if self.read is not None else skeleton_of(self.network)
         return self._skeleton
 
     @contextmanager
     def on(self, device: torch.device) -> Generator[Any]:
-        """The denoiser on a device, where it stays; on the meta device its skeleton."""
+        """The denoiser, moved to a device; on the meta device its skeleton."""
         yield self.skeleton if device.type == "meta" else self.to(device).network
 
     def fingerprint(self) -> dict[str, Any]:

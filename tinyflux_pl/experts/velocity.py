@@ -32,7 +32,7 @@ class Int8Spec(ExpertSpec):
 
 
 class Velocity:
-    """Of core.target_expert.TargetExpert: the predictions of the teacher called `teacher`.
+    """Implements core.target_expert.TargetExpert: the predictions of the teacher called `teacher`.
 
     `seed` is that of the extraction (teacher.seed), from which the noise is drawn again. With
     `int8` they are cached as levels (int8_storage).
@@ -142,7 +142,7 @@ def require_same_latents(teacher: Teacher, codec: Codec) -> None:
         )
     network: Any = teacher.network
     if network.inpaint_channels or network.reads_position_ids:
-        needs = "a picture with a hole" if network.inpaint_channels else "positions of tokens"
+        needs = "a masked picture" if network.inpaint_channels else "positions of tokens"
         raise ConfigError(
             f"{network.name} predicts from {needs}, and extraction shows captions alone",
             where=where,

@@ -1,4 +1,4 @@
-"""Records as the columns of a store: latents, text, ids, masks and image conditions."""
+"""Records as columns of a store: latents, text, ids, masks and image conditions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def images_of(records: list[Record]) -> Tensor:
 
 
 def filled(block: list[Any], size: int) -> list[Any]:
-    """Repeat a block to its full size: kernels round by batch shape, so all shapes are equal."""
+    """Repeat records to the full batch size: kernels round by batch shape, so all are equal."""
     return [*block, *[block[-1]] * (size - len(block))]
 
 
@@ -97,7 +97,7 @@ def image_columns(
     hint_form: str = LATENTS,
     flip: bool = False,
 ) -> dict[str, Tensor]:
-    """Latents, ids, masks, conditions; with `flip` also latents, masks, maps of mirrored ones."""
+    """Latents, ids, masks and conditions; with `flip` also latents, masks and maps mirrored."""
     columns = _plain_columns(block, codec, dtype, device, batch, hint_form)
     if not flip:
         return columns
@@ -112,8 +112,8 @@ def _mirrored(record: Record) -> Record:
 
     ConfigError for one with pictures beside it, which would have to be mirrored in step.
     """
-    if record.references or record.hole is not None:
-        what = "data with references or holes have no mirror images"
+    if record.references or record.inpaint_mask is not None:
+        what = "data with references or inpaint masks have no mirror images"
         raise ConfigError(what, where="data.flip", cure="data.flip=false")
     parts = {"image": record.image, "mask": record.mask, "hint": record.hint}
     present = {name: np.asarray(part) for name, part in parts.items() if part is not None}
@@ -166,7 +166,9 @@ def _image_conditions(
     for k in range(len(block[0].references)):
         references = [replace(r, image=r.references[k]) for r in block]
         columns[f"reference.{k}"] = codec.encode(images_of(references).to(device))
-    if block[0].hole is not None:
-        holes = torch.from_numpy(np.stack([np.asarray(r.hole, np.float32) for r in block]))[:, None]
-        columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), holes.to(device))
+    if block[0].inpaint_mask is not None:
+        masks = torch.from_numpy(np.stack([np.asarray(r.inpaint_mask, np.float32) for r in block]))[
+            :, None
+        ]
+        columns["inpaint"] = inpaint_input(codec, images_of(block).to(device), masks.to(device))
     return columns

@@ -18,7 +18,7 @@ from tinyflux_pl.core.record import Record, Records
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.extraction.columns import filled, image_columns, images_of, text_columns
 from tinyflux_pl.extraction.group_work import GroupWork, joined
-from tinyflux_pl.extraction.lanes import side_by_side
+from tinyflux_pl.extraction.parallel_blocks import run_parallel
 
 BATCH = 8  # images that a codec encodes, and that a teacher sees with all their buckets, at once
 
@@ -54,7 +54,7 @@ def encode(
 ) -> int:
     """Fill what is missing of the group `encodings`: latents, text, ids, masks, captions, maps.
 
-    A row has room for so many `variants` of its caption, and with `flip` for its mirror image.
+    A row has space for so many `variants` of its caption, and with `flip` for its mirror image.
 
     Rows that are `reusable` from an older store are copied; returns the number of new rows.
     """
@@ -128,7 +128,7 @@ def extract(
         return {k: v.to(dtype) if v.is_floating_point() else v for k, v in stored.items()}
 
     for k in todo.shards():
-        parts = list(side_by_side([extractor, *copies], features, map(inputs, todo.blocks(k))))
+        parts = list(run_parallel([extractor, *copies], features, map(inputs, todo.blocks(k))))
         todo.write(k, reusable.merge(store.rows(k), joined(parts)))
     return todo.computed
 

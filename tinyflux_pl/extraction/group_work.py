@@ -1,4 +1,4 @@
-"""The shards of a group that one process fills, with its progress; others may fill it too."""
+"""The shards of a group that this process fills, with its progress; others may fill it too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GroupWork:
         self._has_space = False
 
     def shards(self) -> Iterator[int]:
-        """Each shard that is left to this process, locked meanwhile; ends with the group."""
+        """Each shard left to this process, locked meanwhile; ends with the group."""
         total = sum(map(len, self._missing.values()))
         if not total:
             yield from self._store.shards_to_write(self._group, self._wait)
@@ -49,7 +49,7 @@ class GroupWork:
             self._count_recorded()
 
     def blocks(self, k: int) -> Iterator[list[int]]:
-        """The rows of shard k that have to be computed, in blocks; a requested stop ends here."""
+        """The rows of shard k that must be computed, in blocks; a requested stop raises here."""
         for block in _split(self._missing[k], self._batch):
             interruption.poll()
             yield block
@@ -57,7 +57,7 @@ class GroupWork:
             self._bar.update(len(block))
 
     def write(self, k: int, columns: dict[str, Tensor], captions: list[str] | None = None) -> None:
-        """Write shard k; DiskFull before the first one if there is no room for all."""
+        """Write shard k; DiskFull before the first one if there is no space for all."""
         if not self._has_space:
             require_disk_space(self._store, self._group, columns)
             self._has_space = True
@@ -86,5 +86,5 @@ def _split(rows: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Columns of several blocks, one after another; none without a block."""
+    """Columns of several blocks, concatenated; {} without blocks."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}

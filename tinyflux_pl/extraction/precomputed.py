@@ -1,4 +1,4 @@
-"""Columns that a dataset has already, copied into a store."""
+"""Precomputed columns of a dataset, copied into a store."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def precomputed_columns(
 def precomputed_inputs(
     records: RecordSource, rows: Sequence[int], text: TextEncoder, dtype: torch.dtype
 ) -> tuple[Tensor, TextEmbeddings]:
-    """Latents and text of these records for a teacher that reads the student's own."""
+    """Latents and text of these records, for a teacher that reads the student's own."""
     columns = precomputed_columns(records, ENCODINGS, rows, text, dtype)
     tokens, mask, pooled = (columns[f"{FIRST}.{part}"] for part in ("tokens", "mask", "pooled"))
     return columns["latents"].float(), TextEmbeddings(tokens.float(), mask, pooled.float())

@@ -1,4 +1,4 @@
-"""Adapters to draw with: from a file in any known layout, or from a run that trained one."""
+"""Adapters for sampling: from a file in any known layout, or from the run that trained one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.inference import described_parts
 from tinyflux_pl.inference.open_checkpoint import is_checkpoint, open_checkpoint
 from tinyflux_pl.inference.pipeline import Pipeline
-from tinyflux_pl.methods.adapted_network import put_in, read_out
+from tinyflux_pl.methods.adapted_network import add_adapters, extract_adapter
 from tinyflux_pl.methods.adapter import Adapter
 from tinyflux_pl.methods.adapter_file import file_in, read_adapter
 from tinyflux_pl.methods.layer_patterns import linear_layers
@@ -27,7 +27,7 @@ DIGITS = 16  # of the content's hash
 
 @dataclass(frozen=True)
 class ReadAdapter:
-    """An adapter, what the metadata of pictures say of it, and the settings it was distilled for.
+    """An adapter, its entry in the metadata of pictures, and the settings it was distilled for.
 
     A file of an adapter does not say that it was distilled; with how many references it was trained
     only those that this project exported do (None: the others).
@@ -40,14 +40,14 @@ class ReadAdapter:
 
 
 def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> Pipeline:
-    """The pipeline with adapters from files or runs added to its network, each times its scale.
+    """The pipeline with adapters from files or runs added to its network, each with its scale.
 
     A scale of 0 leaves the base as it is. Raises as `read` does.
     """
     if not chosen:
         return pipeline
     read_ones = [(read(path, pipeline.denoiser), scale) for path, scale in chosen]
-    put_in(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
+    add_adapters(pipeline.denoiser, [(each.adapter, scale) for each, scale in read_ones])
     description = [{**each.described, "scale": scale} for each, scale in read_ones]
     distilled = (each.distilled for each, scale in read_ones if scale != 0)
     learnt = next((settings for settings in distilled if settings), pipeline.distilled)
@@ -59,7 +59,7 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
 
 
 def read(path: Path, denoiser: Any) -> ReadAdapter:
-    """The adapter at a place, for this denoiser.
+    """The adapter at a path, for this denoiser.
 
     Raises CheckpointMismatch for one of another network or with keys that nothing reads.
     """
@@ -75,7 +75,7 @@ def read(path: Path, denoiser: Any) -> ReadAdapter:
 
 
 def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
-    """The adapter that a run has trained; its base is not read.
+    """The adapter of a run's checkpoint; its base is not read.
 
     CheckpointMismatch for a checkpoint of another method.
     """
@@ -88,7 +88,7 @@ def of_checkpoint(checkpoint: Checkpoint, weights: str = "averaged") -> Adapter:
         parameter = tensors[directory.plain_key(name)]
         module = skeleton.get_submodule(owner)
         module.register_parameter(leaf, _frozen(parameter))
-    return read_out(skeleton)
+    return extract_adapter(skeleton)
 
 
 def require_adapter(checkpoint: Checkpoint) -> None:

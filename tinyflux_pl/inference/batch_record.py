@@ -1,4 +1,4 @@
-"""The batch that a picture was drawn in, on whose shape the last bits of its numbers depend."""
+"""The batch that a picture was drawn in, which determines the last bits of its numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinyflux_pl.sampling.images import ENCODED
 MOST = 10**6  # images at once
 
 
-def together(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
-    """Metadata of a batch: prompts encoded together, their indices, and images at once.
+def batch_metadata(requests: Sequence[tuple[str, int]], number: int, images: int) -> dict[str, Any]:
+    """Metadata of a batch: the prompts encoded together, their indices, and images at once.
 
     Also the position of the image in the batch. Empty for an image that was alone.
     """
@@ -28,7 +28,7 @@ def together(requests: Sequence[tuple[str, int]], number: int, images: int) -> d
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """Prompts that were encoded together, and the images drawn at once.
+    """The prompts encoded together, and the number of images drawn at once.
 
     `at` is the position of the picture's own prompt.
     """
@@ -40,11 +40,11 @@ class BatchRecord:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any], file: str) -> BatchRecord:
-        """The batch that the file names, or the picture alone; ImageError for no such thing."""
-        together = recorded.get("together", {})
+        """The batch recorded in the file, else the picture alone; ImageError if it is invalid."""
+        entry = recorded.get("together", {})
         prompt, index = recorded["prompt"], recorded["index"]
         alone = {"prompts": [prompt], "indices": [index], "at": 0, "images": 1}
-        values = {**alone, **together} if isinstance(together, dict) else {}
+        values = {**alone, **entry} if isinstance(entry, dict) else {}
         prompts, indices = values.get("prompts"), values.get("indices")
         valid = (
             set(values) == set(alone)
@@ -62,5 +62,5 @@ class BatchRecord:
         )
         if not valid:
             cure = "give a PNG that generate.py has written, unchanged"
-            raise ImageError("it does not say its batch", where=file, cure=cure)
+            raise ImageError("it does not record its batch", where=file, cure=cure)
         return cls(**values)

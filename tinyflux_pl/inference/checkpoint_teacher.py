@@ -1,4 +1,4 @@
-"""A run of this project as a teacher: averaged weights, and their codec and text encoder."""
+"""A run of this project as a teacher: averaged weights, with their codec and text encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def from_checkpoint(name: str, path: str | Path) -> Teacher:
     Its weights are read on first use. Its description is judged as for drawing: CheckpointMismatch,
     ConfigError or CorruptCheckpoint.
     """
-    checkpoint, read = opened_once(path), None
+    checkpoint, read = open_cached(path), None
     # a learned word lies in the denoiser, and its text encoder reads it there
     shares_text = method_of(checkpoint.config).keeps_text
     parts = described_parts.parts(checkpoint, outline=not shares_text)
@@ -38,8 +38,8 @@ def averaged(checkpoint: directory.Checkpoint) -> str:
     return f"{checkpoint.hash}, averaged"
 
 
-def opened_once(path: str | Path) -> directory.Checkpoint:
-    """As `open_checkpoint`; files are hashed again only where one has changed since."""
+def open_cached(path: str | Path) -> directory.Checkpoint:
+    """As `open_checkpoint`, cached while no file changes."""
     return _opened(str(Path(path).absolute()), _stamp(Path(path)))
 
 

@@ -1,4 +1,4 @@
-"""Drawing after a map: a pipeline whose network has a control branch."""
+"""Sampling with a map: a pipeline whose network has a control branch."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class ControlMap(Edit):
 
     @cached_property
     def hint(self) -> Tensor:
-        """The map as the network reads it: latents, or pixels in [0, 1]."""
-        images = pictures.as_images(self.pixels)
+        """The map in the network's form: latents, or pixels in [0, 1]."""
+        images = pictures.image_tensor(self.pixels)
         return (images + 1) / 2 if self.form == PIXELS else self.codec.encode(images)
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
@@ -53,7 +53,7 @@ class ControlMap(Edit):
 def controlled(
     pipeline: Pipeline, file: str | Path | None, *, canny: bool = False, strength: float = 1.0
 ) -> Pipeline:
-    """Drawing after the map in `file`, whose influence is multiplied by `strength`.
+    """The pipeline conditioned on the map in `file`, with its influence scaled by `strength`.
 
     ConfigError for a network without a control branch, a branch without a map, and a map of another
     size than is drawn.
@@ -64,10 +64,10 @@ def controlled(
         raise ConfigError("this network reads no maps", where="control", cure=cure)
     if file is None:
         cure = "control=MAP, a picture; its own pictures' edges: control_hint=canny"
-        raise ConfigError("this run draws after a map", where="control", cure=cure)
+        raise ConfigError("this run needs a map", where="control", cure=cure)
     codec, size = pipeline.sampler.codec, pipeline.sampler.image_size
     map_ = ControlMap(codec, file, pipeline.denoiser.hint_form, size, canny)
     branch.strength = strength
     entry = {"hint": "canny" if canny else "given", "strength": strength}
     sampler = replace(pipeline.sampler, condition_fn=map_)
-    return replace(pipeline, sampler=sampler).marked(pictures=map_.hashes, control=entry)
+    return replace(pipeline, sampler=sampler).with_metadata(pictures=map_.hashes, control=entry)

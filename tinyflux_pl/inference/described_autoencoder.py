@@ -1,4 +1,4 @@
-"""The networks of an autoencoder's training that a checkpoint describes."""
+"""The networks of an autoencoder's training, from a checkpoint's description."""
 
 from __future__ import annotations
 

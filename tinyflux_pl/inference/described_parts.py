@@ -1,4 +1,4 @@
-"""The parts that a checkpoint's config.json describes, judged before any is built.
+"""The parts that a checkpoint's config.json describes, checked before any is built.
 
 Whoever sends a checkpoint can seal it. So its description is held to known names and plain values,
 the network is first built without memory (meta device) and with no more tensors than the weights'
@@ -92,7 +92,7 @@ def parts(
         codec = build_codec(config["codec"]["name"], config["codec"]["config"])
         text = build_text(config["text"]["name"], config["text"]["config"])
     denoiser, saved, method = _network(checkpoint, outline=outline, base=base)
-    text = method.drawn_text(text)
+    text = method.sampling_text(text)
     return DescribedParts(denoiser, saved, codec, text, settings, size)
 
 
@@ -130,7 +130,7 @@ def _network(
         require_match(shapes_of(plain_keys(saved_tensors)), stored_shapes, where, MISMATCH)
         if outline:
             return skeleton.eval(), saved, method
-        _require_room(skeleton, where)
+        _require_memory(skeleton, where)
         if not method.adds_to_base:
             return with_text_network(build_denoiser(*described), config["text"]), saved, method
     reference = config.get("base")
@@ -171,7 +171,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def require_plain(config: Mapping[str, Any], where: str) -> None:
-    """Numbers, texts and levels within bounds, whatever they stand for."""
+    """Require numbers, texts and nesting within bounds."""
     left: list[tuple[str, Any, int]] = [("", config, 0)]
     count = 0
     while left:
@@ -197,7 +197,7 @@ def require_plain(config: Mapping[str, Any], where: str) -> None:
 
 
 def _require_known(config: Mapping[str, Any], part: str, where: str) -> None:
-    """Require a release that this project names or that the user has already fetched."""
+    """Require a release that this project names, or that is in the user's download cache."""
     for key, value in config.items():
         if (
             not isinstance(value, str)
@@ -221,7 +221,7 @@ def _fetched(repository: str) -> bool:
 
 @contextmanager
 def _no_more_tensors_than(most: int) -> Generator[None]:
-    """A network under construction stops once it has more parameters than the file has tensors."""
+    """Inside, constructing a network with more parameters than the file has tensors raises."""
     registered = 0
 
     def count(*_: Any) -> None:
@@ -237,8 +237,8 @@ def _no_more_tensors_than(most: int) -> Generator[None]:
         parameters.remove()
 
 
-def _require_room(skeleton: nn.Module, where: str) -> None:
-    """The weights twice: as they are read, and in the network that they are copied into."""
+def _require_memory(skeleton: nn.Module, where: str) -> None:
+    """Require memory for the weights twice: as they are read, and in the network."""
     needed = 2 * sum(tensor.nbytes for tensor in skeleton.state_dict().values())
     free = available_bytes("cpu")
     if needed > free:

@@ -1,4 +1,4 @@
-"""The network of a text encoder that trained inside the denoiser of a checkpoint."""
+"""The trainable text encoder's network inside the denoiser of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tinyflux_pl.text.registry import build_text
 
 
 def with_text_network(denoiser: nn.Module, text: Mapping[str, Any]) -> nn.Module:
-    """The denoiser, with the described encoder's network if that encoder trained in it."""
+    """The denoiser, with the described encoder's network if that was trained in it."""
     text_network.attach(denoiser, build_text(text["name"], text["config"]).trained_network())
     return denoiser

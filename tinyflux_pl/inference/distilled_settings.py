@@ -1,4 +1,4 @@
-"""A note on settings other than those that weights were distilled for."""
+"""A note on sampler settings that differ from those that weights were distilled for."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LARGEST = 16
 
 
 class Edit(ABC):
-    """Called with text embeddings, adds the images' conditioning; images are encoded on first use.
+    """Adds image conditioning to text embeddings; images are encoded on first use.
 
     `size` (height, width) is the default size of the image to sample. `strength` is the part of the
     way that is taken, where sampling begins from a picture.
@@ -40,7 +40,7 @@ class Edit(ABC):
         return None
 
     def finish(self, picture: Tensor) -> Tensor:
-        """A decoded picture (B, 3, H, W) as it is given out."""
+        """The decoded picture (B, 3, H, W) as it is returned."""
         return picture
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Edit(ABC):
 
 
 class References(Edit):
-    """Clean pictures along the sequence, by the network's own rule of sizes.
+    """Clean pictures as further tokens of the sequence, resized by the network's own rule.
 
     ConfigError for one of more than LARGEST times the pixels of `drawn` (height, width), what the
     network draws.
@@ -79,13 +79,13 @@ class References(Edit):
     @cached_property
     def latents(self) -> tuple[Tensor, ...]:
         """The latents of each reference, by the mode of the codec's posterior."""
-        return tuple(self.codec.encode(pictures.as_images(pixels)) for pixels in self.pixels)
+        return tuple(self.codec.encode(pictures.image_tensor(pixels)) for pixels in self.pixels)
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:
         return Conditioning(text, references=self.latents)
 
 
-class Hole(Edit):
+class Inpainting(Edit):
     """An image and a mask, white where to paint.
 
     `size` None is the image's own, at most side x side.
@@ -100,7 +100,7 @@ class Hole(Edit):
         size: tuple[int, int] | None,
         side: int,
     ) -> None:
-        self.pixels, self.mask = pictures.read_picture(image), pictures.read_hole(mask)
+        self.pixels, self.mask = pictures.read_picture(image), pictures.read_inpaint_mask(mask)
         super().__init__(codec, (image, mask))
         require_one_size(self.pixels, self.mask, mask)
         self.size = size or pictures.natural_size(self.pixels, cell, side)
@@ -108,9 +108,9 @@ class Hole(Edit):
     @cached_property
     def channels(self) -> Tensor:
         """The inpainting channels, which the network reads beside the noisy latents."""
-        images = pictures.as_images(pictures.resized(self.pixels, *self.size))
+        images = pictures.image_tensor(pictures.resized(self.pixels, *self.size))
         return inpaint_input(
-            self.codec, images, pictures.as_holes(pictures.resized(self.mask, *self.size))
+            self.codec, images, pictures.mask_tensor(pictures.resized(self.mask, *self.size))
         )
 
     def __call__(self, text: TextEmbeddings, rows: slice) -> Conditioning:

@@ -1,4 +1,4 @@
-"""A pipeline that draws from pictures: references, a hole, or a picture to begin from."""
+"""A pipeline conditioned on pictures: references, a masked picture, or an initial picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.inference import seen_references
-from tinyflux_pl.inference.edit import Edit, Hole, References
+from tinyflux_pl.inference.edit import Edit, Inpainting, References
 from tinyflux_pl.inference.pipeline import Pipeline
 from tinyflux_pl.inference.start import Start
 
@@ -34,7 +34,7 @@ def editing(
         cure = "give image=PICTURE, or leave strength= out"
         raise ConfigError("there is no picture to begin from", where="strength", cure=cure)
     if strength is not None and pipeline.denoiser.inpaint_channels:
-        what = "this network fills holes, and begins from noise there"
+        what = "this network inpaints: it begins from noise inside the mask"
         raise ConfigError(what, where="strength", cure="leave strength= out")
     chosen_size = size if keep_size else None
     if references and image is None and mask is None:
@@ -53,20 +53,20 @@ def editing(
     elif image is not None and not references and not pipeline.denoiser.inpaint_channels:
         edit = Start(codec, image, mask, strength, pipeline.cell, chosen_size, max(size))
     elif image is not None and mask is not None and not references:
-        edit = Hole(codec, image, mask, pipeline.cell, chosen_size, max(size))
+        edit = Inpainting(codec, image, mask, pipeline.cell, chosen_size, max(size))
     elif references:
         cure = "leave image= and mask= out, or reference="
         raise ConfigError(
-            "reference= goes with neither image= nor mask=", where="reference", cure=cure
+            "reference= cannot be combined with image= or mask=", where="reference", cure=cure
         )
     elif image is None:
         cure = "give image=PICTURE, of which the mask marks a part"
         raise ConfigError("mask= without image=", where="mask", cure=cure)
     else:
         cure = "give mask=PICTURE, white where it paints"
-        raise ConfigError("this network fills holes, and no hole is given", where="mask", cure=cure)
+        raise ConfigError("this network inpaints, and no mask is given", where="mask", cure=cure)
     image_size = size if keep_size else edit.size
     stages = {"condition_fn": edit, "initial": edit.initial, "finish": edit.finish}
     sampler = replace(pipeline.sampler, image_size=image_size, **stages)
     entries = {} if edit.strength is None else {"strength": edit.strength}
-    return replace(pipeline, sampler=sampler).marked(pictures=edit.hashes, **entries)
+    return replace(pipeline, sampler=sampler).with_metadata(pictures=edit.hashes, **entries)

@@ -1,4 +1,4 @@
-"""Learnt words to draw with: from a file, or from the folder of the run that taught one."""
+"""Learned words for sampling: from a file, or from the folder of the run that trained one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DIGITS = 16  # of the content's hash
 
 
 def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]]) -> Pipeline:
-    """The pipeline whose text encoder reads the words of these files.
+    """The pipeline whose text encoder reads the learned words of these files.
 
     A word goes by another name where one is given. Raises ConfigError for a text encoder without
-    words and for a word that is there twice, and as methods.embedding_file.read does.
+    words and for a word that is given twice, and as methods.embedding_file.read does.
     """
     if not chosen:
         return pipeline
@@ -34,13 +34,13 @@ def with_embeddings(pipeline: Pipeline, chosen: Sequence[tuple[Path, str | None]
     names = [word.word for word in (*text.words, *words)]
     if twice := next((word for word in names if names.count(word) > 1), None):
         cure = "embedding=[FILE:<one>,FILE:<other>] gives other names"
-        raise ConfigError(f"the word {twice} is there twice", where="embedding", cure=cure)
+        raise ConfigError(f"the word {twice} is given twice", where="embedding", cure=cure)
     described: list[dict[str, Any]] = [
         {"word": word.word, "content": known_sha256(file)[:DIGITS]}
         for word, (file, _) in zip(words, named, strict=True)
     ]
     sampler = replace(pipeline.sampler, text=text.with_words(words))
-    return replace(pipeline, sampler=sampler).marked(embedding=described)
+    return replace(pipeline, sampler=sampler).with_metadata(embedding=described)
 
 
 def _file_in(path: Path) -> Path:
@@ -49,4 +49,4 @@ def _file_in(path: Path) -> Path:
         if file.is_file():
             return file
     cure = f"name a .safetensors file, or a run's folder with {embedding_file.NAME}"
-    raise CheckpointMismatch("no embedding is there", where=str(path), cure=cure)
+    raise CheckpointMismatch("no embedding found", where=str(path), cure=cure)

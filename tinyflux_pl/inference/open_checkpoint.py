@@ -17,7 +17,7 @@ def open_checkpoint(path: str | Path) -> directory.Checkpoint:
 
 
 def newest(path: str | Path) -> tuple[directory.Checkpoint, list[str]]:
-    """The checkpoint that `open_checkpoint` opens, and one line for each that it passes over."""
+    """The checkpoint that `open_checkpoint` opens, and one line for each that it skips."""
     path = Path(path)
     if (path / directory.MANIFEST).is_file() or not path.is_dir():
         return directory.read(path), []
@@ -33,5 +33,5 @@ def newest(path: str | Path) -> tuple[directory.Checkpoint, list[str]]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """True for a checkpoint's folder and a run's, not for the file or folder of an adapter."""
+    """True for the folder of a checkpoint or a run, not for an adapter's file or folder."""
     return (path / directory.MANIFEST).is_file() or (path / "checkpoints").is_dir()

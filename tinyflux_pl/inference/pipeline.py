@@ -18,7 +18,7 @@ from tinyflux_pl.core.protocols import Codec, TextEncoder
 from tinyflux_pl.engine.accelerator import device_of
 from tinyflux_pl.engine.placement import RESIDENT, Placement
 from tinyflux_pl.inference import described_parts, provenance
-from tinyflux_pl.inference.batch_record import together
+from tinyflux_pl.inference.batch_record import batch_metadata
 from tinyflux_pl.inference.open_checkpoint import open_checkpoint
 from tinyflux_pl.inference.picture_folder import PictureFolder
 from tinyflux_pl.inference.picture_size import check_size, warn_if_far
@@ -38,7 +38,7 @@ WEIGHTS = ("averaged", "raw")
 
 @dataclass
 class Pipeline:
-    """A trained denoiser with the codec, text encoder and settings it was trained with."""
+    """A trained denoiser with the codec, text encoder and settings of its training."""
 
     denoiser: Any  # core.protocols.Denoiser, a module
     sampler: ImageSampler
@@ -108,8 +108,8 @@ class Pipeline:
             denoiser.eval(), sampler, provenance.strip_paths({"weights": kind, "model": model})
         )
 
-    def marked(self, **origin: Any) -> Pipeline:
-        """With further entries in the description of its pictures."""
+    def with_metadata(self, **origin: Any) -> Pipeline:
+        """A copy with further entries in the metadata of its pictures."""
         return replace(self, origin={**self.origin, **origin})
 
     @property
@@ -196,7 +196,7 @@ class Pipeline:
                     prompt, i = requests[len(paths)]
                     picture = to_picture(image)
                     metadata = {**described, **options, "prompt": prompt, "index": i}
-                    metadata |= together(requests, len(paths), self.sampler.max_batch)
+                    metadata |= batch_metadata(requests, len(paths), self.sampler.max_batch)
                     paths.append(pictures.add(picture, metadata))
                     sheet.add(picture, prompt)
         if not sheet.cells:

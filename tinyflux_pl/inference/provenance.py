@@ -66,10 +66,10 @@ def shorten_hashes(value: Any) -> Any:
     )
 
 
-def part(thing: Any) -> dict[str, Any]:
+def part(component: Any) -> dict[str, Any]:
     """Configuration and content hashes of a codec or a text encoder."""
-    content = shorten_hashes(thing.fingerprint())
-    return strip_paths({"name": thing.name, **thing.config(), "content": content})
+    content = shorten_hashes(component.fingerprint())
+    return strip_paths({"name": component.name, **component.config(), "content": content})
 
 
 def contents(files: Sequence[Path]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A picture drawn again as its file says: alone, or in the batch that it was drawn in."""
+"""Draw a recorded picture again: alone, or in the batch that it was drawn in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyflux_pl.sampling.picture import to_picture
 def redrawn(
     pipeline: Pipeline, file: str, recorded: Mapping[str, Any], folder: str | Path
 ) -> tuple[Path, str]:
-    """Draw what `recorded` describes into a folder; its file, and how it compares with `file`."""
+    """Draw what `recorded` describes into a folder; its path, and the comparison with `file`."""
     batch = BatchRecord.of(recorded, file)
     sampler = replace(pipeline.sampler, max_batch=batch.images)
     with formats.autocast(pipeline.precision, pipeline.device):
@@ -34,8 +34,11 @@ def redrawn(
         )
         image = next(batches)[batch.at % batch.images]
     picture = to_picture(image)
-    kept = ("prompt", "negative_prompt", "seed", "index", "together")
-    metadata = {**pipeline.description(), **{key: recorded[key] for key in kept if key in recorded}}
+    entries = ("prompt", "negative_prompt", "seed", "index", "together")
+    metadata = {
+        **pipeline.description(),
+        **{key: recorded[key] for key in entries if key in recorded},
+    }
     path = PictureFolder(folder).add(picture, metadata)
     return path, _verdict(np.asarray(picture), decode(Path(file).expanduser()))
 

@@ -1,4 +1,4 @@
-"""The reference pictures that weights were trained with, compared before the weights are read."""
+"""The number of references that weights were trained with, checked before they are read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def with_adapters(base: int | None, chosen: Sequence[tuple[Path, float]]) -> int
 
 
 def of_adapter(path: Path) -> int | None:
-    """The count that a run describes, or the header of a file; None in files from elsewhere."""
+    """The count of a run, or of a file's header; None in files from elsewhere."""
     if is_checkpoint(path):
         return reference_count.recorded(newest(path)[0].config)
     return reference_count.in_metadata(metadata_of(file_in(path)))
 
 
 def require_some(count: int | None) -> None:
-    """Raise ConfigError for weights that are known to have seen no references."""
+    """Raise ConfigError for weights known to have been trained without references."""
     if count == 0:
         what = "this network was trained without reference pictures"
         cure = "train it with them (data=pairs data.root=FOLDER), or leave reference= out"
@@ -39,7 +39,7 @@ def require_some(count: int | None) -> None:
 
 
 def excess(number: int, count: int | None) -> str | None:
-    """A line about more references than the weights saw; None where it is no more, or unknown."""
+    """A warning of more references than the weights were trained with; None if there are not."""
     if not count or number <= count:
         return None
     return (

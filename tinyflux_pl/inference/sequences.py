@@ -127,7 +127,7 @@ class SequencePipeline:
         path = path if path.suffix in SUFFIXES else path / "answers.safetensors"
         if path.exists():
             raise DataError(
-                "there is such a file already", where=str(path), cure="choose another output="
+                "the file exists already", where=str(path), cure="choose another output="
             )
         answers = self.answers(pairs, n, seed)
         repeated = ("condition", "condition_ids", "condition_mask", "target_ids", "target_mask")

@@ -1,4 +1,4 @@
-"""The stages of drawing: each brings its part to the device and frees the part before it."""
+"""The stages of sampling: each moves its part to the device and frees the one before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyflux_pl.engine.placement import Placement
 
 @dataclass
 class Stages:
-    """Moves parts at the start of each stage; called with the name of the stage.
+    """Moves parts at the start of each stage; called with the stage's name.
 
     `growth` is the rise of memory in each, in bytes: allocated on an accelerator, resident on a
     CPU. Under a placement that frees, encoders and codec are read again when their stage comes
@@ -73,7 +73,7 @@ class Stages:
             self._move_denoiser()
 
     def end(self) -> None:
-        """Leave the last stage: its part is freed, and its growth is noted."""
+        """End the last stage: its part is freed, and its growth is recorded."""
         if self._measured is None:
             return
         self._stack.close()

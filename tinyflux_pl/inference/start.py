@@ -1,4 +1,4 @@
-"""Sampling from a picture, or in a part of it, with any network."""
+"""Sampling from an initial picture, or in a part of it, with any network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STRENGTH = 0.6  # of a picture without a mask, as in diffusers' pipelines
 
 
 class Start(Edit):
-    """An initial image for any network, `strength` of the way back to noise.
+    """An initial image for any network; `strength` is the share of the way back to noise.
 
     With a mask, the part outside its white area is pasted back unchanged. `size` None is the
     picture's own, at most side x side.
@@ -35,7 +35,7 @@ class Start(Edit):
         side: int,
     ) -> None:
         self.pixels = pictures.read_picture(image)
-        self.mask = None if mask is None else pictures.read_hole(mask)
+        self.mask = None if mask is None else pictures.read_inpaint_mask(mask)
         self.strength = strength if strength is not None else STRENGTH if mask is None else 1.0
         super().__init__(codec, (image,) if mask is None else (image, mask))
         if self.mask is not None and mask is not None:
@@ -45,11 +45,11 @@ class Start(Edit):
     @cached_property
     def image(self) -> Tensor:
         """The picture (1, 3, H, W) in the size that is drawn."""
-        return pictures.as_images(pictures.resized(self.pixels, *self.size))
+        return pictures.image_tensor(pictures.resized(self.pixels, *self.size))
 
     @cached_property
     def coverage(self) -> Tensor | None:
-        """The mask (1, 1, H, W) from 0, kept, to 1, drawn anew."""
+        """The mask (1, 1, H, W) from 0 (kept) to 1 (drawn anew)."""
         if self.mask is None:
             return None
         return torch.from_numpy(pictures.resized(self.mask, *self.size).astype("float32") / 255)[
@@ -57,7 +57,7 @@ class Start(Edit):
         ]
 
     def initial(self) -> Initial:
-        """Latents, strength, and the mask of the latent cells: each as free as its freest pixel."""
+        """Latents, strength, and the mask of latent cells: the maximum over each cell's pixels."""
         mask = self.coverage
         if mask is not None:
             mask = torch.nn.functional.max_pool2d(mask, self.codec.latent_spec.downsample)
@@ -69,7 +69,7 @@ class Start(Edit):
         return self.codec.encode(self.image)
 
     def finish(self, picture: Tensor) -> Tensor:
-        """The drawn picture inside the mask, the given one outside, both mixed at soft edges."""
+        """The drawn picture inside the mask, the initial one outside, blended at soft edges."""
         if self.coverage is None:
             return picture
         mixed = torch.lerp(self.image, picture, self.coverage)

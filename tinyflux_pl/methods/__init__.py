@@ -1,1 +1,1 @@
-"""Training methods: the parameters of a denoiser that are trained, and additions to them."""
+"""Training methods: which parameters of a denoiser train, and additions to them."""

@@ -1,4 +1,4 @@
-"""Adapters of files in a network: put in, read out again, merged into its weights."""
+"""Adapters in a network: added from files, extracted, merged into its weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tinyflux_pl.methods.layer_plan import LayerPlan
 RUN = "run"  # layout of an adapter that comes from a checkpoint
 
 
-def put_in(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> None:
-    """Add adapters to a network, each times its scale, beside one that it may have; none trains.
+def add_adapters(denoiser: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> None:
+    """Add frozen adapters to a network, each with its scale, besides one that it may have.
 
     One with scale 0 is left out, so that the base answers as it did. ConfigError for a LoKr beside
     another adapter, and for DoRA and LoKr beside blocks of a GGUF file.
@@ -79,8 +79,8 @@ def _attach(
 
 
 @torch.no_grad()
-def read_out(denoiser: nn.Module, adapter: str = peft_layers.TRAINED) -> Adapter:
-    """The adapter that a network has, by the network's own layer names; its tensors are copies."""
+def extract_adapter(denoiser: nn.Module, adapter: str = peft_layers.TRAINED) -> Adapter:
+    """The adapter of a network, by the network's own layer names; its tensors are copies."""
     layers: dict[str, Layer] = {}
     for full_name, module in peft_layers.adapted(denoiser).items():
         if adapter not in module.scaling:
@@ -106,7 +106,7 @@ def read_out(denoiser: nn.Module, adapter: str = peft_layers.TRAINED) -> Adapter
 
 @torch.no_grad()
 def merged_state(denoiser: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain network with every active adapter added to its weights.
+    """The state dict of the plain network, with every active adapter added to its weights.
 
     The sum is formed in fp32 and rounded once to the weight's own type. The network's weights
     change in place.

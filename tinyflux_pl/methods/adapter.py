@@ -1,4 +1,4 @@
-"""An adapter apart from any network and any file layout: factors by layer name."""
+"""An adapter independent of any network and file layout: factors by layer name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Adapter:
 
 
 def stacked(parts: list[LowRank]) -> LowRank:
-    """The adapter of a layer whose rows are those of several layers, one below another.
+    """The adapter of a fused layer, whose rows are those of several layers, concatenated.
 
     Exact: `down` holds the factors of all, `up` has each in rows and columns of its own.
     """

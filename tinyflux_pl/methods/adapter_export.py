@@ -1,4 +1,4 @@
-"""An adapter in the layouts of peft, diffusers and kohya, as their own loaders read them."""
+"""An adapter in the layouts of peft, diffusers and kohya, readable by their own loaders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(
     folder: Path,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write into `folder`, in place of what is there; returns the file of the tensors.
+    """Write into `folder`, replacing existing files; returns the file of the tensors.
 
     `metadata` joins the file's header, where other programs pass over it. ConfigError for an
     unknown layout, or an adapter that it cannot express.

@@ -1,4 +1,4 @@
-"""Adapters from files: any known layout -> factors by the network's own layer names, strictly."""
+"""Adapter files in any known layout -> factors by the network's own layer names, strictly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def file_in(path: Path) -> Path:
         if file.is_file():
             return file
     raise CheckpointMismatch(
-        "no adapter is there",
+        "no adapter found",
         where=str(path),
         cure=f"name a .safetensors file, or a folder with {' or '.join(NAMES)}",
     )
@@ -92,7 +92,7 @@ def read_adapter(file: Path, denoiser: Any) -> Adapter:
 
 
 def _names(denoiser: Any, layout: str, layer_names: list[str]) -> dict[str, tuple[str, ...]]:
-    """A file's name of a layer -> the network's layers that it stands for, one below another."""
+    """A file's layer name -> the network's layers that it covers, from top to bottom."""
     names = {name: (name,) for name in layer_names}
     names |= denoiser.original_layers(layer_names)
     if layout in (KOHYA, TINYFLUX):

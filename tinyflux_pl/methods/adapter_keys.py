@@ -1,4 +1,4 @@
-"""The key layouts of adapter files: which one a file has, and what each key says.
+"""The key layouts of adapter files: detection, and the meaning of each key.
 
 peft:      base_model.model.LAYER.lora_A.weight           strength in adapter_config.json
 diffusers: transformer.LAYER.lora_A.weight, unet.LAYER...  strength folded in, or in the metadata
@@ -42,7 +42,7 @@ _TEXT = re.compile(r"^(lora_te\d?_|text_encoder(_\d)?\.|te\d?_)")
 
 @dataclass(frozen=True)
 class Key:
-    """The layer and the slot (down, up, alpha, magnitude, lokr_w1 ...) that a key names.
+    """The layer and slot (down, up, alpha, magnitude, lokr_w1, ...) that a key names.
 
     `depth` numbers the products of a TinyFlux adapter at one layer.
     """
@@ -53,7 +53,7 @@ class Key:
 
 
 def layout_of(keys: Iterable[str], where: str) -> tuple[str, Mapping[str, Key]]:
-    """The layout that reads every key of a file, and what each says.
+    """The layout that reads every key of a file, and the meaning of each.
 
     CheckpointMismatch names keys that belong to no layout, and those of a text encoder.
     """

@@ -18,7 +18,7 @@ TINYFLUX_KEYS = ("lora_config", "config")
 
 
 def of_peft(file: Path) -> Mapping[str, Any]:
-    """adapter_config.json beside a file; CheckpointMismatch where there is none."""
+    """The adapter_config.json next to a file; CheckpointMismatch if there is none."""
     path = file.parent / CONFIG
     if not path.is_file():
         raise CheckpointMismatch(
@@ -30,7 +30,7 @@ def of_peft(file: Path) -> Mapping[str, Any]:
 
 
 def of_diffusers(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    """The settings that newer files carry in their header, without the component's prefix; {}."""
+    """Settings in the header of newer files, without the component's prefix; {} without any."""
     settings = _object(metadata.get(DIFFUSERS_KEY, "{}"))
     return {str(key).partition(".")[2]: value for key, value in settings.items()}
 

@@ -23,8 +23,8 @@ FORMATS = ("fp8", "int8", "int4")
 IN_TURN = (None, "int8", "int4")  # that auto tries until the memory suffices, the best first
 
 
-def checked(name: str | None) -> str | None:
-    """The name of a format, auto or None; ConfigError for another."""
+def check_format(name: str | None) -> str | None:
+    """Return the name of a format, auto or None; ConfigError for another."""
     if name in (None, AUTO, *FORMATS):
         return name
     what = f"no format {name!r} of a frozen base"
@@ -33,7 +33,7 @@ def checked(name: str | None) -> str | None:
     raise ConfigError(what, where=WHERE, cure=f"choose null, {AUTO}, {', '.join(FORMATS)}")
 
 
-def refused(name: str | None, method: str) -> None:
+def refuse(name: str | None, method: str) -> None:
     """Raise ConfigError for a format where a checkpoint holds the whole network."""
     if name is not None:
         what = f"method={method} writes every weight into checkpoints, in its own format"
@@ -41,7 +41,7 @@ def refused(name: str | None, method: str) -> None:
 
 
 def check_blocks(model: Mapping[str, Any], method: Method) -> None:
-    """Raise ConfigError where blocks of a GGUF file (model.packed) are no base of the method."""
+    """Raise ConfigError where the method cannot train on GGUF blocks (model.packed)."""
     if not model.get("packed"):
         return
     if method.reads_weights:
@@ -53,7 +53,7 @@ def check_blocks(model: Mapping[str, Any], method: Method) -> None:
 
 
 def pack_base(denoiser: nn.Module, method: Method) -> Packing | None:
-    """Pack the frozen linear layers of a prepared denoiser, in place, where the method asks for it.
+    """Quantize the frozen linear layers of a prepared denoiser, in place, if configured.
 
     What its checkpoints hold stays as it is. ConfigError for DoRA and LoKr.
     """

@@ -1,4 +1,4 @@
-"""The frozen weights that an adapter belongs to: a reference by content, and how they are read.
+"""The frozen weights that an adapter belongs to: a reference by content, and their loading.
 
 A reference is plain data: `kind` (checkpoint, release or file), `place`, and what identifies the
 content. A base that is missing or was changed is refused before an adapter is put on it.
@@ -128,7 +128,7 @@ def start_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def opened(path: Path) -> Checkpoint:
-    """A checkpoint's folder itself, or the newest valid one of a run's folder."""
+    """A checkpoint's folder itself, or the newest valid checkpoint of a run's folder."""
     if (path / directory.MANIFEST).is_file():
         return directory.read(path)
     for folder in (path / "checkpoints", path):

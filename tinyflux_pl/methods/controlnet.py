@@ -1,4 +1,4 @@
-"""A control branch that reads a map beside a frozen base (ControlNet, Zhang et al. 2023).
+"""A control branch that reads a map, beside a frozen base (ControlNet, Zhang et al. 2023).
 
 Its last layers begin at zero, so that step 0 is the base.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from tinyflux_pl.methods.base_precision import checked
+from tinyflux_pl.methods.base_precision import check_format
 from tinyflux_pl.methods.method import Method
 
 BRANCH = "control."  # prefix of the branch's names in a denoiser
@@ -29,7 +29,7 @@ class ControlNet(Method):
     reads_weights = "the branch begins as a copy of them"
 
     def __init__(self, depth: int | None = None, base_precision: str | None = None) -> None:
-        self.depth, self.base_precision = depth, checked(base_precision)
+        self.depth, self.base_precision = depth, check_format(base_precision)
 
     def prepare(self, denoiser: nn.Module) -> None:
         """Freeze every parameter and attach the branch, which trains."""

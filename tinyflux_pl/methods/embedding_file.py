@@ -1,4 +1,4 @@
-"""Files of learnt words: one tensor (n, width) for each table of the text encoders.
+"""Files of learned words: one tensor (n, width) for each table of the text encoders.
 
 Tables are named as AUTOMATIC1111 and diffusers' scripts name them (clip_l, clip_g, t5xxl); a file
 for a single encoder may call its tensor emb_params, or by the word itself.

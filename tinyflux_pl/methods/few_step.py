@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.guidance import Guidance
-from tinyflux_pl.methods.base_precision import refused
+from tinyflux_pl.methods.base_precision import refuse
 from tinyflux_pl.methods.method import Method
 from tinyflux_pl.objectives.few_step import FewStepObjective
 from tinyflux_pl.objectives.flow import FlowObjective
@@ -20,7 +20,7 @@ NO_PICTURES = "the samples are drawn from noise, not those of the data"
 
 
 class FewStep(Method):
-    """A student of `steps` Euler steps after a frozen teacher of many guided ones.
+    """A student with `steps` Euler steps, and a frozen teacher with many guided ones.
 
     The student starts as the trained network, and the teacher is the network as it was, with the
     run's sampler and guidance. The student has no input or network that the teacher lacks
@@ -47,7 +47,7 @@ class FewStep(Method):
     def __init__(
         self, steps: int = 4, on_policy: float = 0.5, base_precision: str | None = None
     ) -> None:
-        refused(base_precision, self.name)
+        refuse(base_precision, self.name)
         if steps < 1:
             raise ConfigError(f"steps is {steps}", where="method.steps", cure="at least 1")
         if not 0 <= on_policy <= 1:
@@ -57,7 +57,7 @@ class FewStep(Method):
         self.steps, self.on_policy = steps, on_policy
 
     def prepare(self, denoiser: Any) -> None:
-        """Keep a frozen copy of the network as it is now; all of the network trains.
+        """Keep a frozen copy of the network as the teacher; all of the network trains.
 
         ConfigError for one that does not predict velocities.
         """
@@ -69,7 +69,7 @@ class FewStep(Method):
         self.teacher = None
 
     def require_velocity(self, denoiser: Any) -> None:
-        """Raise ConfigError for a network whose answer to pure noise has no direction."""
+        """Raise ConfigError for a prediction that has no velocity in pure noise."""
         if denoiser.prediction != "velocity":
             raise ConfigError(
                 f"{denoiser.name} predicts {denoiser.prediction}, of which the first of a few "
@@ -79,13 +79,13 @@ class FewStep(Method):
             )
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
-        """Imitation of the teacher over each of the steps."""
+        """Match the teacher over each of the student's steps."""
         assert self.teacher is not None, "prepare comes first"
-        student = self.drawn(settings)
+        student = self.sampling_settings(settings)
         return FewStepObjective(objective, self.teacher, settings, student, self.on_policy)
 
-    def drawn(self, settings: SamplerSettings) -> SamplerSettings:
-        """Euler steps on the same kind of grid without guidance; a guidance input stays."""
+    def sampling_settings(self, settings: SamplerSettings) -> SamplerSettings:
+        """Euler steps on the same kind of grid without guidance; embedded guidance stays."""
         plain = Guidance(scale=1.0, embedded=settings.guidance.embedded)
         return replace(settings, steps=self.steps, solver="euler", guidance=plain)
 

@@ -1,4 +1,4 @@
-"""Distillation to a few steps into an adapter: the teacher is its own base.
+"""Distillation to a few steps into an adapter, whose teacher is its own base.
 
 As LCM-LoRA (Luo et al. 2023, 2311.05556) and its kin: megabytes that make a release draw in a few
 steps.
@@ -75,14 +75,14 @@ class FewStepLoRA(FewStep):
         self._network = weakref.ref(denoiser)
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
-        """Imitation of the base over each of the steps."""
+        """Match the base over each of the student's steps."""
         network = self._network()
         assert network is not None, "prepare comes first"
         return FewStepObjective(
             objective,
             network,
             settings,
-            self.drawn(settings),
+            self.sampling_settings(settings),
             self.on_policy,
             functools.partial(peft_layers.switched_off, network),
         )

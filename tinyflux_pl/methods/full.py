@@ -9,7 +9,7 @@ from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.nearest_name import did_you_mean
-from tinyflux_pl.methods.base_precision import refused
+from tinyflux_pl.methods.base_precision import refuse
 from tinyflux_pl.methods.method import Method
 
 
@@ -22,7 +22,7 @@ class Full(Method):
     name = "full"
 
     def __init__(self, frozen: Sequence[str] = (), base_precision: str | None = None) -> None:
-        refused(base_precision, self.name)
+        refuse(base_precision, self.name)
         self.frozen = tuple(frozen)
 
     def prepare(self, denoiser: nn.Module) -> None:

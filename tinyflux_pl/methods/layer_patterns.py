@@ -47,12 +47,12 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """The names that a pattern fits."""
+    """The names that a pattern matches."""
     return [name for name in names if matches(pattern, name)]
 
 
 def require_hit(pattern: str, hit: Iterable[str], layers: Iterable[str]) -> None:
-    """Raise ConfigError for a pattern that fits no layer, naming some that there are."""
+    """Raise ConfigError for a pattern that matches no layer, with examples of layers."""
     if any(True for _ in hit):
         return
     kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in layers))

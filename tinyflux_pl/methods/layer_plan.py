@@ -1,4 +1,4 @@
-"""The layers that an adapter is attached to, each with its rank, strength, rate and dropout."""
+"""The layers that get an adapter, each with its rank, alpha, learning rate and dropout."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.methods import peft_layers
-from tinyflux_pl.methods.base_precision import checked
+from tinyflux_pl.methods.base_precision import check_format
 from tinyflux_pl.methods.layer_patterns import linear_layers
 from tinyflux_pl.methods.layer_plan import LayerPlan, Target, plan_layers
 from tinyflux_pl.methods.lora_presets import preset_targets
@@ -51,7 +51,7 @@ class LoRA(Method):
         init: Literal["kaiming", "gaussian"] = "kaiming",
         base_precision: str | None = None,
     ) -> None:
-        self.base_precision = checked(base_precision)
+        self.base_precision = check_format(base_precision)
         self.options = {
             "rank": rank,
             "alpha": alpha,

@@ -15,7 +15,7 @@ from tinyflux_pl.sampling.loop import SamplerSettings
 
 @runtime_checkable
 class Method(Protocol):
-    """Decides what of a denoiser is trained, and towards what; full, lora, ... (methods.registry).
+    """Decides which parameters of a denoiser train, and on which objective (methods.registry).
 
     `needs_base`: a run must be given trained weights (init= or model.weights=). `adds_to_base`: it
     trains an addition to weights that stay as they are, so checkpoints refer to those instead of
@@ -55,10 +55,10 @@ class Method(Protocol):
         ...
 
     def free(self) -> None:
-        """Free what `prepare` keeps beside a network, once that is gone; `prepare` comes again."""
+        """Free what `prepare` keeps beside a network that is gone; `prepare` may follow again."""
 
     def adapted(self) -> nn.Module | None:
-        """The network prepared last, if `peft_layers.switched_off` makes it its frozen base."""
+        """The network prepared last, if `peft_layers.switched_off` turns it into its base."""
         return None
 
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
@@ -70,28 +70,28 @@ class Method(Protocol):
         return {}
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
-        """The objective of a prepared denoiser, from the run's own and its sampler's settings."""
+        """The objective of a prepared denoiser, from the run's own and its sampler settings."""
         return objective
 
-    def drawn(self, settings: SamplerSettings) -> SamplerSettings:
-        """The settings that the trained network is drawn with, from the run's sampler."""
+    def sampling_settings(self, settings: SamplerSettings) -> SamplerSettings:
+        """The settings to sample the trained network with, from those of the run's sampler."""
         return settings
 
-    def read_by(self, text: TextEncoder) -> None:
-        """Learn of the run's text encoder, before `prepare`.
+    def set_text_encoder(self, text: TextEncoder) -> None:
+        """Receive the run's text encoder, before `prepare`.
 
         ConfigError for one that does not go with the method.
         """
 
-    def drawn_text(self, text: TextEncoder) -> TextEncoder:
-        """The encoder in front of the network that was prepared last."""
+    def sampling_text(self, text: TextEncoder) -> TextEncoder:
+        """The text encoder for sampling with the network that was prepared last."""
         return text
 
     def require_captions(self, captions: Iterable[str]) -> None:
         """Raise ConfigError for captions from which the method could learn nothing."""
 
     def export(self, denoiser: nn.Module, folder: Path) -> list[Path]:
-        """Write what other programs read, besides checkpoints, into a run's folder."""
+        """Write files for other programs, besides checkpoints, into a run's folder."""
         return []
 
     def config(self) -> dict[str, Any]:

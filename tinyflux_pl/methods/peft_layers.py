@@ -1,4 +1,4 @@
-"""Adapters inside a network, by peft: attached under a name, found again, scaled."""
+"""Adapters inside a network, by peft: attached under a name, listed, switched off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINED = "default"  # peft's name of the adapter that a run trains
 
 @dataclass(frozen=True)
 class Kind:
-    """Form and start of the product: the options of methods.lora.LoRA."""
+    """Form and initialisation of the product: the options of methods.lora.LoRA."""
 
     rslora: bool = False
     dora: bool = False
@@ -28,7 +28,7 @@ class Kind:
     def __post_init__(self) -> None:
         if self.lokr and (self.rslora or self.dora or self.init != "kaiming"):
             raise ConfigError(
-                "lokr goes without rslora, dora and another init",
+                "lokr cannot be combined with rslora, dora or another init",
                 where="method.lokr",
                 cure="choose one of them",
             )
@@ -72,17 +72,8 @@ def parameter_names(network: nn.Module, layer: str, adapter: str = TRAINED) -> l
     return [f"{layer}.{name}" for name, _ in _parameters_of(network.get_submodule(layer), adapter)]
 
 
-def parameters(network: nn.Module, adapter: str = TRAINED) -> dict[str, nn.Parameter]:
-    """Name in `network` -> parameter of an adapter."""
-    return {
-        f"{name}.{inner}": parameter
-        for name, layer in adapted(network).items()
-        for inner, parameter in _parameters_of(layer, adapter)
-    }
-
-
 def adapted(network: nn.Module) -> dict[str, Any]:
-    """Full name -> layer of peft, of all that have an adapter."""
+    """Full name -> layer of peft, for all layers with an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {
@@ -93,7 +84,7 @@ def adapted(network: nn.Module) -> dict[str, Any]:
 
 
 def activate(network: nn.Module, adapters: list[str]) -> None:
-    """Add up all of these adapters where a layer has them; the parameters of none train."""
+    """Enable these adapters together; none of them trains."""
     for layer in adapted(network).values():
         layer.set_adapter(adapters)
     network.requires_grad_(False)
@@ -101,7 +92,7 @@ def activate(network: nn.Module, adapters: list[str]) -> None:
 
 @contextmanager
 def switched_off(network: nn.Module) -> Generator[Any]:
-    """Within the block the network answers as its base does when it draws: also without dropout.
+    """Inside, the network predicts as its base does in evaluation mode: also without dropout.
 
     Yields the network.
     """
@@ -118,13 +109,6 @@ def switched_off(network: nn.Module) -> Generator[Any]:
             layer._disable_adapters = False
         for module in training:
             module.training = True
-
-
-def scale(network: nn.Module, adapter: str, factor: float) -> None:
-    """Multiply an adapter's strength at every layer."""
-    for layer in adapted(network).values():
-        if adapter in layer.scaling:
-            layer.scaling[adapter] *= factor
 
 
 def _parameters_of(layer: nn.Module, adapter: str) -> Iterator[tuple[str, nn.Parameter]]:

@@ -35,5 +35,5 @@ def method_of(description: Mapping[str, Any]) -> Method:
 
 
 def is_distilled(description: Mapping[str, Any]) -> bool:
-    """True for a network, or an adapter, that draws in the steps of its checkpoint's sampler."""
+    """True for a network or adapter that must be sampled in its checkpoint's number of steps."""
     return "teacher" in description or method_of(description).distills

@@ -1,4 +1,4 @@
-"""Textual inversion: a new word's vectors in every text encoder learn, and nothing else does."""
+"""Textual inversion: only the vectors of a new word train, in every text encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.protocols import TextEncoder
 from tinyflux_pl.methods import embedding_file
-from tinyflux_pl.methods.base_precision import checked
+from tinyflux_pl.methods.base_precision import check_format
 from tinyflux_pl.methods.method import Method
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.objectives.word_inversion import WordInversion
@@ -48,7 +48,7 @@ class TextualInversion(Method):
         widths: Mapping[str, int] | None = None,
         base_precision: str | None = None,
     ) -> None:
-        self.base_precision = checked(base_precision)
+        self.base_precision = check_format(base_precision)
         if not word or word != word.strip() or " " in word:
             cure = "one word, such as method.word='<mug>'"
             raise ConfigError(f"the word is {word!r}", where="method.word", cure=cure)
@@ -60,8 +60,8 @@ class TextualInversion(Method):
         self._learned: LearnedWord | None = None
         self._drawn: TextEncoder | None = None
 
-    def read_by(self, text: TextEncoder) -> None:
-        """Take the tables' widths from the run's text encoder; ConfigError if it has no words."""
+    def set_text_encoder(self, text: TextEncoder) -> None:
+        """Read the tables' widths of the run's text encoder; ConfigError if it has no words."""
         if not isinstance(text, WordReader):
             raise ConfigError(
                 f"text={text.name} reads no words", where="method", cure="method=lora"
@@ -70,7 +70,7 @@ class TextualInversion(Method):
         self._text, self.widths = text, text.word_widths()
 
     def prepare(self, denoiser: nn.Module) -> None:
-        """Freeze the network, and give it the word's vectors."""
+        """Freeze the network, and add the word's vectors to it."""
         assert self.widths is not None, "from a text encoder or a description"
         denoiser.requires_grad_(False)
         self._learned = LearnedWord(self.word, self.widths, self.vectors)
@@ -83,7 +83,7 @@ class TextualInversion(Method):
             self._text.free()
 
     def free(self) -> None:
-        """Free the encoders that read the word of the prepared network."""
+        """Free the encoders that use the word of the prepared network."""
         self._drawn = None
 
     def saved(self, denoiser: nn.Module) -> frozenset[str]:
@@ -91,12 +91,12 @@ class TextualInversion(Method):
         return frozenset(name for name in denoiser.state_dict() if name.startswith(SUBMODULE))
 
     def objective(self, objective: FlowObjective, settings: SamplerSettings) -> FlowObjective:
-        """The run's, with captions encoded at every step."""
+        """The run's objective, with captions encoded in every step."""
         assert self._text is not None, "a run has a text encoder"
-        text: Any = self.drawn_text(self._text)
+        text: Any = self.sampling_text(self._text)
         return WordInversion(objective, text)
 
-    def drawn_text(self, text: TextEncoder) -> TextEncoder:
+    def sampling_text(self, text: TextEncoder) -> TextEncoder:
         """The encoder with the word of the network that was prepared last."""
         assert isinstance(text, WordReader) and self._learned is not None
         if self._drawn is None:  # one for objective and previews: encoders are large
@@ -106,7 +106,7 @@ class TextualInversion(Method):
         return self._drawn
 
     def export(self, denoiser: nn.Module, folder: Path) -> list[Path]:
-        """Write the vectors that the network has now for generate.py and other programs."""
+        """Write the network's current vectors for generate.py and other programs."""
         file = folder / embedding_file.NAME
         learned: Any = denoiser.get_submodule(SUBMODULE)
         embedding_file.write(file, learned)

@@ -1,4 +1,4 @@
-"""A control branch (ControlNet, Zhang et al. 2023): copies of first blocks that read a map.
+"""A control branch (ControlNet, Zhang et al. 2023): copies of the first blocks, which read a map.
 
 What the copies answer is added to the streams of the frozen blocks through layers that begin at
 zero, so that an untrained branch changes nothing.
@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from tinyflux_pl.core.block_stack import StackBlock
 
 
-class _Reached(Exception):
-    """The first block was called; `inputs` are its arguments by name."""
+class _FirstBlockReached(Exception):
+    """Raised when the first block is called; `inputs` are its arguments by name."""
 
     def __init__(self, inputs: dict[str, Any]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Reached(Exception):
 
 
 class ControlBranch(nn.Module):
-    """Beside `blocks` of one kind, whose streams all have `width` channels.
+    """A control branch beside `blocks` of one kind, whose streams all have `width` channels.
 
     `channels` are those of a token of the map. `is_last`: no block follows these, so that of the
     last one's answers only the image is read. The branch begins with the network's own embedded
@@ -63,7 +63,7 @@ class ControlBranch(nn.Module):
             block.module.register_forward_hook(partial(self._add, index))
 
     def guided(self, predict: Callable[[], Any], hint: Float[Tensor, "b n k"] | None) -> Any:
-        """The output of `predict`, which calls the network, with the tokens of the map.
+        """The output of `predict`, which calls the network, with the tokens of the map added.
 
         Without a map or at strength 0 it is that of the network alone.
         """
@@ -77,12 +77,12 @@ class ControlBranch(nn.Module):
         self.gradient_checkpointing = True
 
     def _first_inputs(self, predict: Callable[[], Any]) -> dict[str, Any]:
-        """The arguments of the first block: nothing below it trains, so no gradient is lost."""
+        """The arguments of the first block; nothing before it trains, so no gradient is lost."""
         self._is_capturing = True
         try:
             with torch.no_grad():
                 predict()
-        except _Reached as reached:
+        except _FirstBlockReached as reached:
             return reached.inputs
         finally:
             self._is_capturing = False
@@ -94,12 +94,12 @@ class ControlBranch(nn.Module):
         if self._is_capturing:
             inputs = block.inputs(args, keywords)
             del inputs["self"]
-            raise _Reached(inputs)
+            raise _FirstBlockReached(inputs)
 
     def _computed(
         self, inputs: dict[str, Any], hint: Float[Tensor, "b n k"]
     ) -> list[dict[str, Tensor]]:
-        """The additions of each block to the streams."""
+        """The terms that the branch adds to the streams, block by block."""
         inputs = tree_map(_single, inputs)
         embedded = self.hint_in(hint.to(self.hint_in.weight))
         inputs[self.image] = inputs[self.image] + embedded

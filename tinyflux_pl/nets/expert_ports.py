@@ -74,13 +74,13 @@ class VectorPort(nn.Module):
         teacher: Float[Tensor, "b e"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
     ) -> PortOutput:
-        """The teacher's features where `mask` (everywhere if None), the head's elsewhere."""
+        """The teacher's features where `mask` is True (None: everywhere), else the head's."""
         predicted = self.predictor(head_input)
         features = choose(teacher, predicted, mask)
         return PortOutput(predicted, vector=torch.sigmoid(self.gate) * self.output_proj(features))
 
     def initialise(self) -> None:
-        """The network's default initialisation stays."""
+        """Keep the network's default initialisation."""
 
 
 class MapPort(nn.Module):
@@ -102,7 +102,7 @@ class MapPort(nn.Module):
         teacher: Float[Tensor, "b s1 s2"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
     ) -> PortOutput:
-        """The teacher's map where `mask` (everywhere if None), the head's elsewhere."""
+        """The teacher's map where `mask` is True (None: everywhere), else the head's."""
         predicted = self.predictor(head_input).unflatten(1, (self.size, self.size))
         at_tokens = map_at_tokens(choose(teacher, predicted, mask), img_ids)
         tokens = self.output_proj(at_tokens[..., None].to(self.output_proj.weight.dtype))
@@ -116,7 +116,7 @@ PORT_KINDS: dict[str, type[VectorPort] | type[MapPort]] = {"vector": VectorPort,
 
 
 class ExpertPorts(nn.ModuleDict):
-    """The ports of one network by name; their sum enters it."""
+    """The ports of one network by name; the sum of their outputs enters it."""
 
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], inputs: int, out: int) -> None:
         parsed = {name: PortSpec(**spec) for name, spec in specs.items()}

@@ -1,4 +1,4 @@
-"""y = x W^T + b with a frozen W that is multiplied out of its packed form, forward and back."""
+"""y = x W^T + b with a frozen packed W, which is dequantized in forward and backward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stored = tuple[Tensor, ...]
 
 @runtime_checkable
 class Packed(Protocol):
-    """Multiplies a weight out of the tensors that hold it."""
+    """Dequantizes a weight from the tensors that hold it."""
 
     def values(self, stored: Stored, dtype: torch.dtype) -> Float[Tensor, "n k"]:
         """The weight in `dtype`, but for the scales of its output channels."""

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: only a block's inputs are kept, and its activations computed twice."""
+"""Gradient checkpointing: only a block's inputs are kept, and its activations recomputed."""
 
 from __future__ import annotations
 

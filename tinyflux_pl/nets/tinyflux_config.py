@@ -60,7 +60,7 @@ class TinyFluxConfig:
     freeze_sol: bool = False
     use_t5_vec: bool = True
     guidance_embeds: bool = False
-    inpaint_channels: int = 0  # of a picture with a hole, beside the latents
+    inpaint_channels: int = 0  # of a masked picture, beside the latents
     # In these the reference differs: see COMPATIBLE.
     num_sol_stats: int = 4
     time_scale: float | int = 1000.0

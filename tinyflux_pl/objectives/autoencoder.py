@@ -98,7 +98,7 @@ class AutoencoderObjective:
         noise = to_device(noise, mean.device)
         latents = mean + noise.to(mean.dtype) * (0.5 * log_variance).exp()
         if networks.training:
-            networks.autoencoder.follow(mean, log_variance)
+            networks.autoencoder.update_statistics(mean, log_variance)
         restored = networks.autoencoder.decoder(latents)
         return Reconstruction(images, restored, mean, log_variance, latents.mean((2, 3)))
 

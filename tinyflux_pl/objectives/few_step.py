@@ -1,4 +1,4 @@
-"""Imitation of a guided teacher's trajectory by a student that takes few steps."""
+"""Distillation of a guided teacher's trajectory into a student with few steps."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ CELLS = 1024  # of the latents at which the times are checked before there is a 
 
 
 class FewStepObjective(FlowObjective):
-    """From each of the few times, the student's single step has to arrive where the teacher does.
+    """Match each single step of the student to the teacher's many guided steps over the same times.
 
-    A batch's captions are drawn from noise: the teacher takes its steps, guided, from one of the
-    student's times to the next, and the student, without guidance, one step. The error is that of
-    the student's mean velocity over the step. A share `on_policy` of the samples then goes on from
-    where the student arrived. Pictures are not used, except as references and holes. `as_teacher`
-    is a context in which `teacher` is one: it may be the student's own network otherwise.
-    ConfigError for a teacher whose way is random, or does not end in clean data.
+    Trajectories start from noise with the batch's captions: from one of the student's times to the
+    next, the teacher takes its guided steps and the student one step without guidance. The error is
+    that of the student's mean velocity over the step. A share `on_policy` of the samples continues
+    from the student's state, the others from the teacher's. The batch's pictures are read as
+    references and inpaint masks alone. `as_teacher` is a context in which `teacher` predicts as the
+    teacher: outside of it, it may be the student's own network. ConfigError for a teacher with a
+    stochastic solver, or whose times do not end in clean data.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class FewStepObjective(FlowObjective):
         self.on_policy, self.as_teacher = on_policy, as_teacher
         if guided.solver == "euler_ancestral" or guided.guidance.zero_until:
             raise ConfigError(
-                "the way of the teacher is random, or begins without moving",
+                "the teacher's sampler is stochastic, or does not move at first",
                 where="sampler",
                 cure="sampler.solver=euler guidance.zero_until=0",
             )
@@ -72,10 +73,12 @@ class FewStepObjective(FlowObjective):
         times = self.times(denoiser, shape[1] * shape[2])
         errors = []
         for k, (start, end) in enumerate(itertools.pairwise(times)):
-            target = self._taught(x, cond, uncond, torch.linspace(start, end, self.substeps + 1))
+            target = self._teacher_endpoint(
+                x, cond, uncond, torch.linspace(start, end, self.substeps + 1)
+            )
             t = start.expand(len(x))
-            arrived = _landed(Field(denoiser, cond)(x, t), x, start, end, path)
-            reach = _landed(torch.ones_like(x[:1]), torch.zeros_like(x[:1]), start, end, path)
+            arrived = _euler_step(Field(denoiser, cond)(x, t), x, start, end, path)
+            reach = _euler_step(torch.ones_like(x[:1]), torch.zeros_like(x[:1]), start, end, path)
             error = losses.elementwise(
                 self.error, arrived / reach, target / reach, self.huber_delta
             )
@@ -91,7 +94,7 @@ class FewStepObjective(FlowObjective):
         return math.ceil(self.guided.steps / self.student.steps)
 
     def times(self, denoiser: Denoiser, cells: int) -> Tensor:
-        """The student's times (steps + 1,), those that it is drawn at.
+        """The student's times (steps + 1,), at which it is also sampled.
 
         ConfigError unless the last is that of clean data.
         """
@@ -108,7 +111,7 @@ class FewStepObjective(FlowObjective):
         return times
 
     def _conditions(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
-        """With the captions, and with the null text; the guidance input of both."""
+        """Conditioning with the captions, and with the null text; both with embedded guidance."""
         device = batch.latents.device
         if self._null.tokens.device != device:
             self._null = self._null.to(device)
@@ -121,8 +124,10 @@ class FewStepObjective(FlowObjective):
         return cond, uncond
 
     @torch.no_grad()
-    def _taught(self, x: Tensor, cond: Conditioning, uncond: Conditioning, times: Tensor) -> Tensor:
-        """Where the teacher arrives from x over these times, guided as the run's sampler is."""
+    def _teacher_endpoint(
+        self, x: Tensor, cond: Conditioning, uncond: Conditioning, times: Tensor
+    ) -> Tensor:
+        """The teacher's state after guided steps from x over these times."""
         if next(self.teacher.parameters()).device != x.device:
             self.teacher.to(x.device)
         guidance, path = self.guided.guidance, self.teacher.path
@@ -132,7 +137,7 @@ class FewStepObjective(FlowObjective):
 
 
 def _require_plain(run: FlowObjective) -> None:
-    """Raise ConfigError for an objective with terms or weights that imitation has no use for."""
+    """Raise ConfigError for an objective with terms or weights that distillation does not use."""
     if run.experts or run.velocity_targets is not None:
         raise ConfigError(
             "the targets are the teacher's steps, not what experts cached",
@@ -147,19 +152,19 @@ def _require_plain(run: FlowObjective) -> None:
         )
     if type(run) is not FlowObjective:
         raise ConfigError(
-            f"the terms of {type(run).__name__} are not those of imitation",
+            f"the terms of {type(run).__name__} cannot be distilled",
             where="objective",
             cure="objective=flow",
         )
     if run.weighting.kind != "uniform" or run.map_weighting:
         raise ConfigError(
-            "each of a student's few steps and each cell counts the same",
+            "few-step distillation weights all steps and cells equally",
             where="objective",
             cure="objective.weighting=uniform objective.map_weighting=false",
         )
 
 
-def _landed(velocity: Tensor, x: Tensor, start: Tensor, end: Tensor, path: Path) -> Tensor:
+def _euler_step(velocity: Tensor, x: Tensor, start: Tensor, end: Tensor, path: Path) -> Tensor:
     """x after one Euler step (diffusion.solvers) with a velocity, from one time to another."""
     at, to = (time.to(x.device).expand(len(x)) for time in (start, end))
     return path.interpolate(*to_data_and_noise("velocity", velocity, x, at, path), to)

@@ -1,4 +1,4 @@
-"""A teacher in the training step: its velocity at the step's own time and noise, nothing cached."""
+"""A teacher in the training step: its velocity at the step's own time and noise, uncached."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OnlineTargets:
         step: int,
         path: Path,
     ) -> TeacherTarget:
-        """The teacher's velocities; zeros where a sample is not taught."""
+        """The teacher's velocities; zeros for samples without a teacher."""
         require_captions_alone(batch)
         device = batch.latents.device
         chance = rng.uniform(self.seed, "teacher_target", batch.sample_ids.tolist(), step)
@@ -89,12 +89,12 @@ class OnlineTargets:
         return predicted if rows is None else velocities.index_copy(0, rows, predicted)
 
     def open_times(self) -> dict[float, bool]:
-        """None: it teaches at any time."""
+        """None: targets at any time."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Nothing is measured."""
+        """Empty: nothing is measured."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing to continue from."""
+        """No state to restore."""

@@ -1,4 +1,4 @@
-"""Prior preservation (DreamBooth, Ruiz et al. 2022): the class of a subject stays as it was."""
+"""Prior preservation (DreamBooth, Ruiz et al. 2022): the subject's class is trained on as well."""
 
 from __future__ import annotations
 

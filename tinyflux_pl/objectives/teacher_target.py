@@ -1,4 +1,4 @@
-"""Teachers' velocities in a step's regression target, and the contract of those who choose them."""
+"""Teachers' velocities in a step's regression target, and the contract of their selection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyflux_pl.diffusion import prediction
 
 @dataclass(frozen=True)
 class TeacherTarget:
-    """The teachers' part of one step, on the batch's device.
+    """The teachers' part of one step's target, on the batch's device.
 
     `t` and `noise` are those that every sample trains at. Where `used` (B,) is True, `velocity`
     (B, C, H, W), on the student's path, enters the target with the weight `weight`.
@@ -61,12 +61,12 @@ class TeacherTargets(Protocol):
 
 
 def require_captions_alone(batch: Batch) -> None:
-    """Raise ConfigError for samples with pictures beside their captions: teachers see none."""
+    """Raise ConfigError for samples with pictures as conditions: teachers read captions alone."""
     if batch.references or batch.inpaint is not None or batch.hint is not None:
         raise ConfigError(
             "teachers of velocities see captions, and these samples have pictures beside them",
             where="pathway",
-            cure="pathway=ports, or data without references, holes and maps",
+            cure="pathway=ports, or data without references, inpaint masks and maps",
         )
 
 
@@ -76,5 +76,5 @@ def ramp(step: int, weight: float, steps: int) -> float:
 
 
 def rows_like(selected: Bool[Tensor, " b"], like: Tensor) -> Bool[Tensor, "b ..."]:
-    """A choice of samples shaped to broadcast over the other dimensions of `like` (B, ...)."""
+    """A selection of samples shaped to broadcast over the other dimensions of `like` (B, ...)."""
     return selected.reshape(-1, *(1,) * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""Teachers' cached velocities as regression targets: which samples, how much, and while they help.
+"""Teachers' cached velocities as regression targets, used while they beat the student.
 
 With probability p a sample is moved to its nearest bucket t_k and to the noise that its teacher saw
 there, and regresses (1 - w) v_data + w v_teacher. A teacher that knows the data's distribution
@@ -32,7 +32,7 @@ WHERE = "pathway.velocity"
 
 
 class VelocityTargets:
-    """The settings `pathway.velocity`, the experts, and what is measured of them and the student.
+    """Settings of `pathway.velocity`, the experts, and the measured errors of both sides.
 
     `errors` (T, K): the mean squared error of each teacher at each bucket on validation data, 0
     until measured. `student` (K,): that of the student's averaged weights at the last validation,
@@ -63,17 +63,17 @@ class VelocityTargets:
         return ramp(step, self.weight, self.ramp_steps)
 
     def open_buckets(self) -> Bool[Tensor, "teachers k"]:
-        """Where each teacher is better than the student, as far as that is measured."""
+        """True where each teacher is better than the student, as far as measured."""
         if not self.gate or self.student is None:
             return torch.ones_like(self.errors, dtype=torch.bool)
         return self.errors < self.student
 
     def open_times(self) -> dict[float, bool]:
-        """Time of each bucket -> whether any teacher is used there."""
+        """Time of each bucket -> True if any teacher is used there."""
         return dict(zip(self.buckets, self.open_buckets().any(0).tolist(), strict=True))
 
     def observe(self, times: Sequence[float], errors: Sequence[float], path: Path) -> None:
-        """Take the student's errors at `times`, shares of the way from noise to data.
+        """Set the student's errors at `times`, given as progress from noise to data.
 
         Linear between them, constant beyond. Errors that are not finite are ignored.
         """

@@ -1,4 +1,4 @@
-"""The run's objective with captions that are read anew at each step, so that words can learn."""
+"""An objective that encodes captions in each step, so that learned words get gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyflux_pl.text.learned_words import WordReader
 
 
 class WordInversion(FlowObjective):
-    """`run`, with the batch's captions encoded by an encoder whose words learn.
+    """The objective `run`, with the batch's captions encoded by an encoder with trainable words.
 
     The text of the cache is left: it was encoded before the words meant anything. On the meta
     device, where no text can be read, that of the batch stands for it.
@@ -45,6 +45,6 @@ class WordInversion(FlowObjective):
         return replace(batch, text=text)
 
     def _anchored(self, text: TextEmbeddings, factor: float) -> TextEmbeddings:
-        """The text with a term that leads the gradient to the words."""
+        """The text plus a zero term that connects the gradient to the words."""
         tables = [table for word in self.text.words for table in word.parameters()]
         return replace(text, tokens=text.tokens + factor * sum(table.sum() for table in tables))

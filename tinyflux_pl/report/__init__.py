@@ -1,1 +1,1 @@
-"""A run's or a sweep's folder as one HTML page that needs nothing else: `python -m`."""
+"""A run's or a sweep's folder as one self-contained HTML page: `python -m`."""

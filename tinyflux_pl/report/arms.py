@@ -64,7 +64,7 @@ def arms_of(sweep: SweepFiles) -> list[Arm]:
 
 
 def baseline_index(arms: Sequence[Arm], words: str | None) -> int:
-    """The arm that the words name, the first without words; ConfigError if none or several fit."""
+    """The index of the arm with these overrides; ConfigError if none or several match."""
     if words is None:
         return 0
     fitting = [i for i, arm in enumerate(arms) if words == arm.label]
@@ -105,7 +105,7 @@ def difference(baseline: Mapping[int, float], arm: Mapping[int, float]) -> Paire
 
 
 def reached(arm: Arm, threshold: float) -> tuple[float | None, int, int]:
-    """The median step to a threshold, None if censored, the runs that reached it, and all runs."""
+    """The median step to a threshold (None if censored), the runs that reached it, and all runs."""
     crossings = arm.crossings(threshold)
     if not crossings:
         return None, 0, 0

@@ -1,4 +1,4 @@
-"""A line chart: its element, and the data that the page's script draws it from."""
+"""A line chart: its element, and the data from which the page's script draws it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small arrays as pictures: a scale of colours that darkens evenly and survives grey print."""
+"""Small arrays as pictures: a colour scale with monotonic lightness."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MAX_NOT_FINITE = 200  # steps of such values that a page holds
 
 @dataclass(frozen=True)
 class Curve:
-    """Steps that increase, a finite value for each, and the steps whose value was not finite."""
+    """A metric: increasing steps, a finite value for each, and the steps without a finite value."""
 
     name: str
     steps: np.ndarray
@@ -53,8 +53,8 @@ class Curve:
         for start, end in zip(starts, ends, strict=True):
             part = self.values[start:end]
             rows |= {int(start + part.argmin()), int(start + part.argmax())}
-        kept = np.array(sorted(rows)[: 2 * buckets + 2])
-        return Curve(self.name, self.steps[kept], self.values[kept], self.not_finite)
+        selected = np.array(sorted(rows)[: 2 * buckets + 2])
+        return Curve(self.name, self.steps[selected], self.values[selected], self.not_finite)
 
     def plain(self) -> dict[str, Any]:
         """Plain data for the page's script, with gaps where values were not finite."""

@@ -1,4 +1,4 @@
-"""Sol's cached attention beside what the student's head predicts, from a cache and a checkpoint."""
+"""Sol's cached attention and the prediction of the student's head, compared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LARGEST = 60_000_000  # weights of a student that a CPU runs within seconds
 
 @dataclass(frozen=True)
 class Importance:
-    """Of N samples at K times: maps of mean 1 and statistics, the teacher's and the student's.
+    """Of N samples at K times: maps of mean 1 and statistics, of teacher and student.
 
     `maps` and `predicted` (N, K, S, S), `stats` and `predicted_stats` (N, K, statistics), `pixels`
     (N, 3, H, W) in [-1, 1] where the latents are folded pixels, else None.
@@ -132,7 +132,7 @@ def _of_mean_one(maps: Tensor) -> Tensor:
 
 
 def _pixels(batch: Batch, config: Mapping[str, Any]) -> Tensor | None:
-    """The samples' pictures, if their latents are all of a picture's numbers: decoding is cheap."""
+    """The samples' pictures, if their latents are all pixels: then decoding is cheap."""
     codec = build_codec(config["codec"]["name"], config["codec"]["config"])
     spec = codec.latent_spec
     if spec.channels != 3 * spec.downsample**2:

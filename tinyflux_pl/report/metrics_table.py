@@ -1,4 +1,4 @@
-"""A metrics.csv of any state as curves: cut rows, odd cells and missing columns do not stop it."""
+"""A possibly damaged metrics.csv as curves: truncated rows and bad cells are skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_COLUMNS = 2_000
 
 
 def read(path: Path) -> tuple[dict[str, Curve], list[str]]:
-    """Column -> its curve, and a line for each thing that was wrong with the file."""
+    """Column -> its curve, and a line for each fault of the file."""
     if not path.is_file():
         return {}, [f"no {path.name}: this run logged nothing to it"]
     with path.open("rb") as file:
@@ -25,8 +25,8 @@ def read(path: Path) -> tuple[dict[str, Curve], list[str]]:
     if len(content) > MAX_BYTES:
         notes.append(f"{path.name} is longer than {MAX_BYTES >> 20} MiB; its rest was not read")
         content = content[:MAX_BYTES]
-    complete, end, torn = content.decode("utf-8", "replace").rpartition("\n")
-    if torn:
+    complete, end, truncated = content.decode("utf-8", "replace").rpartition("\n")
+    if truncated:
         notes.append(
             f"the last line of {path.name} was cut off while it was written; it is left out"
         )

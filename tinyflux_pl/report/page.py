@@ -1,4 +1,4 @@
-"""The page around the sections: one file, its script named by its hash, nothing from elsewhere."""
+"""The page around the sections: one file without external resources, its script named by hash."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def _bar(
 
 
 def absent(title: str, lines: Sequence[str], kind: str = "absent") -> Markup:
-    """A quiet note of what the page lacks and why."""
+    """A note of missing content, and the reason."""
     if not lines:
         return Markup()
     return tag("div", tag("b", title), tag("ul", [tag("li", line) for line in lines]), class_=kind)
 
 
 def grid(*figures: Markup) -> Markup:
-    """Figures side by side as far as there is room."""
+    """Elements side by side, wrapped to the page's width."""
     present = [one for one in figures if one]
     return tag("div", join(present), class_="grid") if present else Markup()

@@ -1,4 +1,4 @@
-"""The charts that logged metrics share, and the names of their lines; the rest keep their own."""
+"""The charts of the catalogued metrics, and the names of their lines."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def label(panel: Panel, name: str) -> str:
     return LABELS.get(entry, parts.replace("_", " ") or panel.title)
 
 
-def sorted_out(curves: Mapping[str, Curve]) -> tuple[dict[str, dict[str, Curve]], dict[str, Curve]]:
+def group_by_panel(
+    curves: Mapping[str, Curve],
+) -> tuple[dict[str, dict[str, Curve]], dict[str, Curve]]:
     """Panel key -> label -> curve, and the metrics of no panel."""
     by_panel: dict[str, dict[str, Curve]] = {}
     rest: dict[str, Curve] = {}

@@ -1,4 +1,4 @@
-"""The files of a run's folder, read as far as they can be; each thing that is absent is named."""
+"""The readable files of a run's folder; missing ones are noted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SavedStep:
 
 @dataclass
 class RunFiles:
-    """A run's folder. `starts` are its configurations in order; `notes` say what is missing."""
+    """A run's folder. `starts` are its configurations in order; `notes` name missing files."""
 
     folder: Path
     starts: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +86,7 @@ class RunFiles:
 
 
 def read(folder: Path) -> RunFiles:
-    """Read a run's folder; nothing that is wrong in it raises."""
+    """Read a run's folder; damaged or missing files never raise."""
     run = RunFiles(folder)
     run.starts = _configurations(run)
     run.results = _object(run, "results.json", "no results.json: the run did not reach its end")

@@ -22,7 +22,7 @@ from tinyflux_pl.report.sections import (
 
 def html(run: RunFiles, attention: bool = True) -> str:
     """The document. `attention`: run the student once to compare its attention with Sol's."""
-    by_panel, rest = panels.sorted_out(run.curves)
+    by_panel, rest = panels.group_by_panel(run.curves)
     previews = pictures.previews(run.sheets)
     maps = _importance(run) if attention else Markup()
     sections = [

@@ -11,7 +11,7 @@ FILE = "report.html"
 
 
 def write_run_report(folder: Path, attention: bool = True) -> Path:
-    """Write the page of a run; DiskFull if there is no room for it.
+    """Write the page of a run; DiskFull if there is no space for it.
 
     `attention` compares the student's attention with Sol's, which takes some seconds.
     """
@@ -23,7 +23,7 @@ def write_run_report(folder: Path, attention: bool = True) -> Path:
 def write_sweep_report(folder: Path, baseline: str | None = None) -> Path:
     """Write the page of a sweep, whatever state its jobs are in.
 
-    ConfigError for a baseline that is no arm, DiskFull if there is no room for the page.
+    ConfigError for a baseline that is no arm, DiskFull if there is no space for the page.
     """
     path = folder / FILE
     files.write_bytes(path, sweep_page.html(sweep_files.read(folder), baseline).encode())

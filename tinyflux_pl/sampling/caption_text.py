@@ -1,4 +1,4 @@
-"""Captions as pixels in any script, broken into lines, cut where they are too long."""
+"""Captions as pixels in any script, broken into lines, truncated where they are too long."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def width(text: str, pixels: int) -> float:
 
 
 def line_height(pixels: int) -> int:
-    """From one line to the next: room for every script's marks above and below."""
+    """From one line to the next: space for every script's marks above and below."""
     return round(pixels * 1.45)
 
 
-def lines(text: str, pixels: int, room: float, most: int) -> list[str]:
-    """The text in at most `most` lines of `room` pixels; three dots mark a truncated text."""
+def lines(text: str, pixels: int, max_width: float, most: int) -> list[str]:
+    """The text in at most `most` lines of `max_width` pixels; three dots mark a truncated text."""
     words = printable(text[:LONGEST]).split()
     if len(text) > LONGEST:
         words[-1] += CUT
     wrapped: list[str] = []
     for word in words:
         joined = f"{wrapped[-1]} {word}" if wrapped else word
-        if wrapped and width(joined, pixels) <= room:
+        if wrapped and width(joined, pixels) <= max_width:
             wrapped[-1] = joined
             continue
-        pieces = [word] if width(word, pixels) <= room else _pieces(word, pixels, room)
-        if wrapped and len(pieces) > 1 and width(f"{wrapped[-1]} {pieces[0]}", pixels) <= room:
+        pieces = [word] if width(word, pixels) <= max_width else _pieces(word, pixels, max_width)
+        if wrapped and len(pieces) > 1 and width(f"{wrapped[-1]} {pieces[0]}", pixels) <= max_width:
             wrapped[-1] = f"{wrapped[-1]} {pieces.pop(0)}"
         wrapped += pieces
     if len(wrapped) <= most:
         return wrapped
     last = wrapped[most - 1]
-    while last and width(last + CUT, pixels) > room:
+    while last and width(last + CUT, pixels) > max_width:
         last = last[:-1].rstrip()
     return [*wrapped[: most - 1], last + CUT]
 
@@ -69,11 +69,11 @@ def _begins_right_to_left(text: str) -> bool:
     return next((kind for kind in strong if kind in ("L", *RIGHT_TO_LEFT)), "L") in RIGHT_TO_LEFT
 
 
-def _pieces(word: str, pixels: int, room: float) -> list[str]:
+def _pieces(word: str, pixels: int, max_width: float) -> list[str]:
     """A word that is longer than a line, as in scripts without spaces, in pieces that fit."""
     pieces = [""]
     for cluster in _clusters(word):
-        if pieces[-1] and width(pieces[-1] + cluster, pixels) > room:
+        if pieces[-1] and width(pieces[-1] + cluster, pixels) > max_width:
             pieces.append("")
         pieces[-1] += cluster
     return pieces

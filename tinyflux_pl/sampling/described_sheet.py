@@ -1,4 +1,4 @@
-"""A sheet of pictures whose PNG says where each picture lies and which caption it has."""
+"""A sheet of pictures whose PNG metadata has the box and caption of each picture."""
 
 from __future__ import annotations
 

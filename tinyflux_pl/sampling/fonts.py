@@ -1,4 +1,4 @@
-"""Choice of a font for each character: Noto's faces, from two packages of font files alone."""
+"""Choice of a font for each character: Noto's faces, from two font packages."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CELL, LARGEST = 128, 192
 
 @dataclass
 class Grid:
-    """Collects the first `most` images, reduced when added so that memory stays bounded."""
+    """Collects the first `most` images, reduced on adding so that memory stays bounded."""
 
     most: int = 64
     largest: int = LARGEST
@@ -28,7 +28,7 @@ class Grid:
     captions: list[str] = field(default_factory=list)
 
     def add(self, picture: Image.Image, caption: str) -> None:
-        """Beyond `most` nothing happens."""
+        """Add an image; ignored beyond `most`."""
         if len(self.cells) < self.most:
             self.cells.append(_cell(picture, self.largest))
             self.captions.append(caption)

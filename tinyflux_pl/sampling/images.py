@@ -36,22 +36,22 @@ def require_guided(negative_prompt: str | None, guidance: Guidance) -> None:
         )
 
 
-def words_only(text: TextEmbeddings, rows: slice) -> Conditioning:
+def text_only(text: TextEmbeddings, rows: slice) -> Conditioning:
     """Conditioning by text alone."""
     return Conditioning(text)
 
 
-def no_stage(name: str) -> None:
-    """Every part stays where it is."""
+def ignore_stage(name: str) -> None:
+    """Do nothing: every part stays where it is."""
 
 
-def from_noise() -> Initial | None:
-    """No picture to begin from."""
+def no_initial() -> Initial | None:
+    """None: sampling begins from noise."""
     return None
 
 
-def as_decoded(picture: Tensor) -> Tensor:
-    """A decoded picture, unchanged."""
+def unchanged(picture: Tensor) -> Tensor:
+    """The decoded picture, unchanged."""
     return picture
 
 
@@ -87,11 +87,11 @@ class ImageSampler:
     settings: SamplerSettings
     image_size: tuple[int, int]
     max_batch: int = 64
-    condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = words_only
-    initial: Callable[[], Initial | None] = from_noise  # a picture to begin from
-    finish: Callable[[Tensor], Tensor] = as_decoded  # the last change of decoded pictures
+    condition_fn: Callable[[TextEmbeddings, slice], Conditioning] = text_only
+    initial: Callable[[], Initial | None] = no_initial  # a picture to begin from
+    finish: Callable[[Tensor], Tensor] = unchanged  # the last change of decoded pictures
     cache: StepCache | None = None  # passes blocks by, and counts
-    stage: Callable[[str], None] = no_stage  # called before text, encode, denoise and decode
+    stage: Callable[[str], None] = ignore_stage  # called before text, encode, denoise and decode
     device: torch.device | None = None  # None: where the denoiser's weights are
     # raise NumericsError after the stage (text, latents, picture) that gave NaN or infinity
     finite: bool = False

@@ -1,4 +1,4 @@
-"""Sampling from a picture: how far back the way begins, and the part of it that is kept."""
+"""Sampling from an initial picture: its strength, and a mask of the part that is redrawn."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Initial:
             raise ConfigError(f"strength={self.strength}", where="strength", cure=cure)
 
     def first_step(self, steps: int) -> int:
-        """Index of the first step that is taken, as in diffusers' pipelines; one at least is."""
+        """Index of the first step that is taken, as in diffusers' pipelines; at least one is."""
         return min(max(steps - int(steps * self.strength), 0), steps - 1)
 
     def start(
         self, x: Float[Tensor, "b c h w"], noise: Tensor, t: Float[Tensor, ""], path: Path
     ) -> Float[Tensor, "b c h w"]:
-        """The state at t: the picture in this noise; at full strength x where it is drawn anew."""
+        """The state at t: the picture with noise at level t; at full strength x inside the mask."""
         t = to_device(t.expand(len(x)), x.device)
         seen = path.interpolate(self.latents.to(x).expand_as(x), noise, t)
         if self.strength < 1:
             return seen
         return x if self.mask is None else torch.lerp(seen, x, self.mask.to(x))
 
-    def kept(self, field: Field, noise: Tensor, path: Path) -> Field:
-        """The field that leads to the picture itself where the mask keeps it.
+    def constrained(self, field: Field, noise: Tensor, path: Path) -> Field:
+        """The field that leads to the picture itself outside the mask.
 
         There the velocity is that of the straight way from this noise to the picture, so every
         solver arrives at it.

@@ -206,7 +206,7 @@ def sample(
                 x = x * float(settings.start)
             if initial is not None:
                 x = initial.start(x, unit, times[first_step], path)
-            field = velocity if initial is None else initial.kept(velocity, unit, path)
+            field = velocity if initial is None else initial.constrained(velocity, unit, path)
             noise = ancestral_noise(shape, seed, stream, ids, device)
             with cached(cache, denoiser, settings.steps):
                 x = solve(field, x, times[first_step:], path, on_step, noise)

@@ -1,4 +1,4 @@
-"""The noise that sampling begins with, and that an ancestral solver adds, by image and seed."""
+"""Initial noise, and the noise that an ancestral solver adds, by image and seed."""
 
 from __future__ import annotations
 

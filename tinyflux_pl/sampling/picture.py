@@ -1,4 +1,4 @@
-"""Tensors to pictures, and PNG files that say how they were made."""
+"""Tensors to pictures, and PNG files with their settings as metadata."""
 
 from __future__ import annotations
 

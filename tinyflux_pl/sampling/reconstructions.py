@@ -1,4 +1,4 @@
-"""Reconstructions in place of samples: what a preview shows of an autoencoder."""
+"""Reconstructions instead of samples, for previews of an autoencoder."""
 
 from __future__ import annotations
 

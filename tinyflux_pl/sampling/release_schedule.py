@@ -1,4 +1,4 @@
-"""A release's scheduler_config.json as path, prediction and sampler; or refused by name."""
+"""A release's scheduler_config.json as path, prediction and sampler; others are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def schedule_of(
     if reader is None:
         cure = f"one of {', '.join(READERS)}; or {CURE}"
         raise ConfigError(
-            f"the release's scheduler {str(kind)[:60]} is not followed here", where=where, cure=cure
+            f"the release's scheduler {str(kind)[:60]} is not supported", where=where, cure=cure
         )
     file = SchedulerFile(kind, settings, where)
     file.only(num_train_timesteps=1000)

@@ -1,4 +1,4 @@
-"""A release's scheduler_config.json, each of its settings read once or named as unread."""
+"""A release's scheduler_config.json; settings that are not read are reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.unused_settings import name_unread
 
 CURE = (
-    "say yourself how to draw: sampler=euler path=vp model.prediction=epsilon, or what the release "
+    "set the sampler yourself: sampler=euler path=vp model.prediction=epsilon, or what the release "
     "needs"
 )
 # Written by every scheduler of diffusers, read by none of those that are followed here.
@@ -56,7 +56,7 @@ HARMLESS = frozenset(
 
 @dataclass
 class SchedulerFile:
-    """The settings of one scheduler, each read once; the rest is judged at the end."""
+    """The settings of one scheduler, each read once; `close` reports the rest."""
 
     kind: str
     settings: Mapping[str, Any]
@@ -64,7 +64,7 @@ class SchedulerFile:
     seen: set[str] = field(default_factory=set)
 
     def take(self, key: str, default: Any) -> Any:
-        """A setting, diffusers' default where it is left out or null."""
+        """A setting; diffusers' default if it is missing or null."""
         self.seen.add(key)
         value = self.settings.get(key)
         return default if value is None else value
@@ -81,7 +81,7 @@ class SchedulerFile:
         return value
 
     def choice(self, key: str, default: str, choices: Mapping[str, Any]) -> Any:
-        """One of the values that are followed here; ConfigError for another."""
+        """One of the supported values; ConfigError for another."""
         value = self.take(key, default)
         if not isinstance(value, str) or value not in choices:
             raise self.refused(key, value, f" (of {', '.join(choices)})")
@@ -96,7 +96,7 @@ class SchedulerFile:
 
     def refused(self, key: str, value: Any, more: str) -> ConfigError:
         return ConfigError(
-            f"{self.kind}: {key}={str(value)[:60]} is not followed here{more}",
+            f"{self.kind}: {key}={str(value)[:60]} is not supported{more}",
             where=self.where,
             cure=CURE,
         )

@@ -1,4 +1,4 @@
-"""Reuse of a transformer's blocks between steps, where their input has hardly moved.
+"""Reuse of transformer blocks' outputs between steps whose inputs hardly differ.
 
 While it is installed, a cache stands in for the calls of a denoiser's blocks (core.block_stack).
 Where it passes them by, the last addition of the blocks to the image stream is made again. Each
@@ -22,7 +22,7 @@ from tinyflux_pl.diffusion.cache_rules import CacheSettings, hits, relative_chan
 
 @dataclass
 class BranchState:
-    """Cache of one guidance branch.
+    """Cache state of one guidance branch.
 
     The measure of its last step, the last output of the blocks, the accumulated movement and the
     number of skipped steps.
@@ -36,7 +36,7 @@ class BranchState:
 
 @dataclass
 class StepCache:
-    """A cache with its counts: `forwards` of a branch in all, and `hits` that passed the blocks by.
+    """A step cache with counts: `forwards` of all branches, and `hits` that skipped the blocks.
 
     `movements` are the relative changes of the measure, and `changes` those of the blocks' image
     stream after them: what a calibration is fitted to.
@@ -57,7 +57,7 @@ class StepCache:
 
     @property
     def hit_rate(self) -> float:
-        """The share of forward passes whose blocks were passed by."""
+        """The share of forward passes that skipped the blocks."""
         return self.hits / self.forwards if self.forwards else 0.0
 
     def begin(self, branch: str, *, forced: bool = False, bypassed: bool = False) -> None:
@@ -69,10 +69,10 @@ class StepCache:
 
     @contextmanager
     def installed(self, blocks: Sequence[StackBlock], name: str) -> Generator[None]:
-        """Stand in for these blocks inside the block, with nothing remembered at first."""
+        """Inside, replace the calls of these blocks, starting with an empty cache."""
         if len(blocks) < 2:
             cure = "cache.kind=none, or a transformer"
-            raise ConfigError("no blocks that a cache could pass by", where=name, cure=cure)
+            raise ConfigError("no blocks that a cache could skip", where=name, cure=cure)
         if self.settings.kind == "teacache" and blocks[0].modulated is None:
             cure = "cache.kind=first_block"
             raise ConfigError("TeaCache does not know this network", where=name, cure=cure)
@@ -105,7 +105,7 @@ class StepCache:
         return output
 
     def _judge(self, state: BranchState, measure: Tensor) -> None:
-        """Decide whether the blocks are passed by, and remember the measure."""
+        """Decide whether the blocks are skipped, and store the measure."""
         self.forwards += 1
         self._is_hit = False
         if state.measure is not None:
@@ -149,7 +149,7 @@ class StepCache:
 
 
 def cached(cache: StepCache | None, denoiser: Denoiser, steps: int) -> AbstractContextManager[None]:
-    """The cache installed on a denoiser for so many steps; ConfigError where it cannot be."""
+    """The cache installed on a denoiser for so many steps; ConfigError if it cannot be."""
     if cache is None or cache.settings.kind == "none":
         return nullcontext()
     cache.settings.require_steps(steps)

@@ -1,1 +1,1 @@
-"""Statistics over seeds: pure functions of arrays that report, docs and experiments share."""
+"""Statistics over seeds: pure functions of arrays."""

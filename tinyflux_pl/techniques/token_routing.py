@@ -125,8 +125,8 @@ class _Route:
             return output
         assert self.waiting is not None, "the first block has run"
         text, image = _divided(block.image_of(output), self.kept.shape[1])
-        together = self.waiting.scatter(1, self._rows(image), image.to(self.waiting.dtype))
-        return block.with_image(output, torch.cat((text, together), 1))
+        joint = self.waiting.scatter(1, self._rows(image), image.to(self.waiting.dtype))
+        return block.with_image(output, torch.cat((text, joint), 1))
 
     def _rows(self, image: Tensor) -> Tensor:
         return self.kept[..., None].expand(-1, -1, image.shape[-1])

@@ -148,7 +148,7 @@ class ClipT5(PretrainedText):
         return prompt_lengths(self._tokenizer, self._expanded(prompts), self.length)
 
     def masks(self, prompts: Sequence[str]) -> Bool[Tensor, "b l"]:
-        """Of T5's tokenizer; True everywhere where the image model attends to padding."""
+        """The masks of T5's tokenizer; all True if the image model attends to padding."""
         if not self.masked or self.attend_padding:
             return torch.ones(len(prompts), self.length, dtype=torch.bool)
         encoding = tokenize(self._tokenizer, self._expanded(prompts), self.length)

@@ -86,7 +86,7 @@ class DistilBertText(PretrainedText):
         return prompt_lengths(self._tokenizer, self._expanded(prompts), self.length)
 
     def trainable(self) -> nn.Module:
-        """The network as it was published, without dropout; on the meta device without values."""
+        """The published network without dropout; on the meta device without values."""
         if torch.get_default_device().type == "meta":
             network: Any = self.skeletons()[KEY]
         else:

@@ -1,4 +1,4 @@
-"""DistillT5's tokens with CLIP's pooled vector: a small stand-in for FLUX.1's T5-XXL."""
+"""DistillT5's tokens with CLIP's pooled vector: a small replacement for FLUX.1's T5-XXL."""
 
 from __future__ import annotations
 

@@ -157,12 +157,12 @@ def network_class(kind: str) -> Any:
 
 
 def reads_chats(kind: str) -> bool:
-    """True if a class of transformers is a chat model, of which only the text tower is read."""
+    """True for a chat model's class, of which only the text tower is used."""
     return kind.endswith(("ForCausalLM", "ForConditionalGeneration"))
 
 
 def built(kind: str, config: dict[str, Any]) -> Any:
-    """transformers' own configuration of the tower that reads text, its defaults filled in."""
+    """transformers' configuration of the text tower, with its defaults filled in."""
     cls = network_class(kind).config_class
     entries = {
         key: value
@@ -185,7 +185,7 @@ def built(kind: str, config: dict[str, Any]) -> Any:
 
 
 def deciding(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Entries of a configuration that change embeddings.
+    """Entries of a configuration that affect embeddings.
 
     That is all but NEUTRAL ones and those equal to the defaults. So a file that spells a default
     out is the file that leaves it out. The end's id tells CLIP where to pool, and others nothing.

@@ -136,7 +136,7 @@ def encoder_weights(
 
 
 def _key_in_skeleton(key: str, expected: Mapping[str, Tensor]) -> str:
-    """A key under the name that the class has.
+    """A key under the name that this version of the class has.
 
     Some versions of it put a name before all, and some do not.
     """

@@ -1,4 +1,4 @@
-"""An encoder of transformers with more words than its table has rows."""
+"""An encoder of transformers with more words than its embedding table has rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.text.learned_words import LearnedWord
 
 
 def add_tokens(tokenizer: Any, words: Sequence[LearnedWord]) -> int:
-    """Give every piece of the words an id of its own; returns the first.
+    """Give every piece of the words an id; returns the first.
 
     ConfigError for one that the tokenizer has already.
     """
@@ -37,7 +37,7 @@ def add_tokens(tokenizer: Any, words: Sequence[LearnedWord]) -> int:
 
 
 class ExtendedEncoder(nn.Module):
-    """`network` with the vectors of `words` in place of the rows of ids from `first` on.
+    """`network` with the vectors of `words` for the ids from `first` on.
 
     The network itself is shown an ordinary id there: CLIP takes the highest for a text's end. The
     words' vectors are no parameters of this module.
@@ -59,7 +59,7 @@ class ExtendedEncoder(nn.Module):
                 module.register_forward_hook(self._replace)
 
     def forward(self, input_ids: Tensor, **options: Any) -> Any:
-        """As the network answers, to ids that may be of the words."""
+        """The network's output, for ids that may be those of the words."""
         self._ids = input_ids
         plain = torch.where(input_ids < self.first, input_ids, self.ordinary)
         return self.network(input_ids=plain, **options)

@@ -1,4 +1,4 @@
-"""Frozen hashed word embeddings: the embedded default text encoder, with nothing to download."""
+"""Frozen hashed word embeddings: the default text encoder, which needs no files."""
 
 import hashlib
 import math

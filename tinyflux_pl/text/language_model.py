@@ -103,7 +103,7 @@ class LanguageModelText(PretrainedText):
         return path, folder
 
     def _require_layers(self, path: Path) -> None:
-        """CheckpointMismatch if there are fewer layers than are read."""
+        """Raise CheckpointMismatch if the encoder has fewer layers than are read."""
         source = "config.json"
         count = encoder_config.width_of(path, "num_hidden_layers", self.kind, self.structure)
         if path.is_file():

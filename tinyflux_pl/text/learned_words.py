@@ -1,4 +1,4 @@
-"""Words that a run has learnt: their vectors, and the encoders that can read them."""
+"""Learned words: their vectors, and the encoders that can read them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LearnedWord(nn.Module):
 
     @torch.no_grad()
     def fill(self, vectors: Mapping[str, Float[Tensor, "_m _d"]]) -> None:
-        """Begin as an existing word: its vectors in turn, or for a single one their mean."""
+        """Initialise with an existing word: its vectors in turn, or for a single one their mean."""
         for name, parameter in self.tables.items():
             rows = vectors[name].to(parameter)
             index = torch.arange(self.vectors) % len(rows)
@@ -49,18 +49,18 @@ class LearnedWord(nn.Module):
 
 
 class WordReader(TextEncoder):
-    """A text encoder to which words can be added, each with a vector in every table."""
+    """A text encoder that words can be added to, each with vectors in every table."""
 
     words: tuple[LearnedWord, ...] = ()
 
     @abstractmethod
     def word_widths(self) -> dict[str, int]:
-        """Name -> width of the tables that a word needs vectors of."""
+        """Name -> width of the tables in which a word needs vectors."""
         ...
 
     @abstractmethod
     def word_vectors(self, word: str) -> dict[str, Float[Tensor, "_n _d"]]:
-        """Table -> the vectors that this encoder reads an existing word as."""
+        """Table -> this encoder's vectors of an existing word."""
         ...
 
     def tokens_at_once(self) -> dict[str, int]:
@@ -91,10 +91,10 @@ class WordReader(TextEncoder):
         return other
 
     def _forget(self) -> None:
-        """Drop what was made for other words."""
+        """Drop everything that depends on the words."""
 
     def _expanded(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts with the pieces of every learnt word."""
+        """Prompts with the pieces of every learned word."""
         expanded = list(prompts)
         for word in self.words:
             expanded = [word.expanded(prompt) for prompt in expanded]

@@ -13,7 +13,7 @@ from tinyflux_pl.text import simulation
 
 
 def outlined(encoder: Any, networks: Mapping[str, nn.Module]) -> Any:
-    """The encoder with skeletons in its dtype and a tokenizer of bytes: it needs no file."""
+    """The encoder with skeletons in its dtype and a byte tokenizer: it needs no file."""
     other = copy.copy(encoder)
     other.words = ()
     other._forget()

@@ -75,7 +75,7 @@ class PrecomputedTokens(TextEncoder):
         return TextEmbeddings(tokens, mask, pooled).to(self.device)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """The conditions that captions name; ConfigError where no data stands behind them."""
+        """The conditions that captions name; ConfigError without data to find them in."""
         pairs = self._pairs(prompts)
         return self.embeddings(
             pairs.condition, pairs.condition_ids, pairs.condition_mask, pairs.vector
@@ -104,7 +104,7 @@ class PrecomputedTokens(TextEncoder):
         return TextEmbeddings(tokens, torch.ones(1, 1, dtype=torch.bool), pooled).to(self.device)
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """A caption names a whole condition: nothing of it is cut."""
+        """Every caption names a whole condition, so nothing is cut."""
         return [PromptLength(1, 0) for _ in prompts]
 
     def config(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, HubError, U
 from tinyflux_pl.text import encoder_file
 from tinyflux_pl.text.encoder_config import (
     built,
-    deciding,
     described,
     reads_chats,
     skeleton,
@@ -53,11 +52,6 @@ def hash_of(path: Path, tokenizer: Path, variant: str | None = None) -> dict[str
     return {f.name: known_sha256(f) for f in (*weight_files(path, variant).files, *vocabulary)}
 
 
-def decides(kind: str, path: Path, structure: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The part of an encoder's configuration that decides its embeddings, for a fingerprint."""
-    return deciding(kind, described(path, structure))
-
-
 def tokenizer_for(
     kind: str, path: Path, folder: Path, structure: dict[str, Any] | None = None
 ) -> Any:
@@ -78,7 +72,7 @@ def require_encoder(
     """Check an encoder by file headers and its tokenizer by ids, before weights are read.
 
     Raises CheckpointMismatch for keys missing, unexpected, packed or of another shape, and for a
-    tokenizer with ids that the encoder lacks, CorruptCheckpoint for a torn file.
+    tokenizer with ids that the encoder lacks, CorruptCheckpoint for a truncated file.
     """
     # of this kind
     _ = width_of(path, width_key(kind), kind, structure)

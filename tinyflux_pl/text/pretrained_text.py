@@ -1,4 +1,4 @@
-"""Base class of the text encoders that consist of pretrained transformers networks."""
+"""Base class of text encoders made of pretrained transformers networks."""
 
 import inspect
 from abc import abstractmethod
@@ -67,7 +67,7 @@ class PretrainedText(WordReader):
         return None
 
     def _small(self) -> dict[str, Any]:
-        """The constructor's arguments that differ in small, without weights.
+        """The constructor's arguments that differ in a small encoder, without weights.
 
         ConfigError where there is no such rule.
         """
@@ -166,12 +166,12 @@ class PretrainedText(WordReader):
         return vectors
 
     def _forget(self) -> None:
-        """Networks and tokenizer of other words."""
+        """Drop networks and tokenizer of other words."""
         self._models = {}
         vars(self).pop("_tokenizer", None)
 
     def _gradients(self) -> Any:
-        """Within it the networks keep what words learn by, where gradients are wanted at all."""
+        """Inside, the networks keep the graph to the words' vectors, if gradients are enabled."""
         return torch.set_grad_enabled(bool(self.words) and torch.is_grad_enabled())
 
     def config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Embeddings of prompts kept on disk by content, so that an unchanged prompt wakes no encoder."""
+"""Text embeddings cached on disk by content, so that known prompts load no encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoredPrompts(TextEncoder):
 
     @property
     def text_spec(self) -> Any:
-        """That of the encoder."""
+        """The encoder's specification."""
         return self.encoder.text_spec
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
@@ -58,32 +58,32 @@ class StoredPrompts(TextEncoder):
         return text
 
     def _read(self, file: Path) -> TextEmbeddings | None:
-        """The embeddings in a file; None where there is none, or none of this encoder's widths."""
+        """The embeddings in a file; None if it is missing or of other widths."""
         if not file.is_file():
             return None
         try:
             stored = files.read_tensors(file)
             text = TextEmbeddings(stored["tokens"], stored["mask"], stored["pooled"])
-        except (OSError, TinyFluxError, KeyError):  # torn: it is made again
+        except (OSError, TinyFluxError, KeyError):  # truncated: it is made again
             return None
         spec = self.text_spec
         widths = (text.tokens.shape[-1:], text.pooled.shape[-1:])
         return text if widths == ((spec.width,), (spec.pooled,)) else None
 
     def lengths(self, prompts: Sequence[str]) -> list[PromptLength]:
-        """Those of the encoder."""
+        """As the encoder does."""
         return self.encoder.lengths(prompts)
 
     def config(self) -> dict[str, Any]:
-        """Those of the encoder."""
+        """As the encoder does."""
         return self.encoder.config()
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the encoder."""
+        """As the encoder does."""
         return self.encoder.fingerprint()
 
     def to(self, device: torch.device | str) -> TextEncoder:
-        """Move the encoder, and what is read."""
+        """Move the encoder, and embeddings that are read."""
         self.device = torch.device(device)
         self.encoder.to(device)
         return self

@@ -1,4 +1,4 @@
-"""Small random encoders of transformers and a tokenizer of bytes, made in memory: no files."""
+"""Small random encoders of transformers and a byte tokenizer, made in memory without files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text encoders whose network trains with the denoiser: they give ids, which caches can keep."""
+"""Text encoders whose network trains with the denoiser: they return ids, which can be cached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_ids(digits: Float[Tensor, "b l 2"]) -> Int[Tensor, "b l"]:
 
 
 class EmbeddedIds(nn.Module):
-    """The network of a text encoder that trains: text of ids -> TextEmbeddings.
+    """The network of a trainable text encoder: text of ids -> TextEmbeddings.
 
     A submodule of the denoiser (denoisers.text_network), so that it is averaged, saved and resumed
     with it. `network` returns tokens (B, L, D) and pooled (B, P) for ids and mask (B, L).
@@ -40,7 +40,7 @@ class EmbeddedIds(nn.Module):
         self.network = network
 
     def forward(self, text: TextEmbeddings) -> TextEmbeddings:
-        """The embeddings, as the network is now."""
+        """The embeddings with the network's current weights."""
         tokens, pooled = self.network(as_ids(text.tokens), text.mask)
         return TextEmbeddings(tokens, text.mask, pooled)
 
@@ -57,7 +57,7 @@ class TokenIds(TextEncoder):
 
     @property
     def text_spec(self) -> TextSpec:  # type: ignore[override]
-        """Two digits a token."""
+        """Two digits per token."""
         return TextSpec(width=2, length=self.length, pooled=1)
 
     @abstractmethod

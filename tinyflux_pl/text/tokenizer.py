@@ -36,7 +36,7 @@ def require_kind(tokenizer: Any, kind: str, config: Any, folder: Path) -> None:
     """Raise CheckpointMismatch for a tokenizer of another encoder, by end and padding tokens."""
     if tokenizer.pad_token is None:
         raise CheckpointMismatch(
-            "the tokenizer has no token that pads", where=str(folder), cure=_CURE
+            "the tokenizer has no padding token", where=str(folder), cure=_CURE
         )
     if kind.startswith("DistilBert"):
         ids = tokenizer("a")["input_ids"]
@@ -47,7 +47,7 @@ def require_kind(tokenizer: Any, kind: str, config: Any, folder: Path) -> None:
     if not kind.startswith(("CLIP", "T5")):
         if not tokenizer.chat_template:
             raise CheckpointMismatch(
-                f"no chat template, which {kind} is asked by", where=str(folder), cure=_CURE
+                f"no chat template for {kind} is asked by", where=str(folder), cure=_CURE
             )
         return
     ids = tokenizer("a")["input_ids"]

@@ -1,4 +1,4 @@
-"""Words of a prompt in any script: letters with their marks, signs one by one, emoji whole."""
+"""Words of a prompt in any script: letters with their marks, single symbols, whole emoji."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def _kind(sign: str) -> int:
 
 
 def _ends_a_flag(words: list[str], sign: str, last: int) -> bool:
-    """If a letter of a flag is the second of its two."""
+    """True for the second letter of a flag."""
     return last == SYMBOL and ord(sign) in FLAGS and len(words[-1]) == 1 and ord(words[-1]) in FLAGS

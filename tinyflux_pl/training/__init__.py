@@ -1,1 +1,1 @@
-"""Floor 6: the only room that knows Lightning."""
+"""Floor 6: the only package that imports Lightning."""

@@ -1,4 +1,4 @@
-"""The LightningModule of an autoencoder and its critic: two optimizers, stepped by hand."""
+"""The LightningModule of an autoencoder and its critic: two optimizers, stepped manually."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AutoencoderModule(LightningModule):
         return optimizers
 
     def _backward(self, name: str, terms: dict[str, Tensor]) -> Tensor:
-        """The loss of a micro-batch, whose share of the step's gradient is added."""
+        """Add a micro-batch's share to the gradient of the step; returns its loss."""
         loss = torch.stack(list(terms.values())).sum()
         share = loss / self.accumulation
         self.manual_backward(share)
@@ -86,7 +86,7 @@ class AutoencoderModule(LightningModule):
         return loss.detach()
 
     def _step_optimizers(self) -> None:
-        """Clip, judge and step each optimizer that has a gradient, then count one step."""
+        """Clip, check and step each optimizer that has a gradient, then count one step."""
         networks = (self.network.autoencoder, self.network.critic)
         optimizers = self.optimizers()
         named = zip(self.optimizer_names, networks, optimizers, self._base_rates, strict=True)
@@ -99,7 +99,9 @@ class AutoencoderModule(LightningModule):
             self.step_metrics[key] = norm
             if self.guard is not None:
                 loss, limited = self._losses[name], name == "autoencoder"
-                self.guard.judge(name, optimizer.optimizer, loss, norm, self.step, limited=limited)
+                self.guard.check_optimizer_step(
+                    name, optimizer.optimizer, loss, norm, self.step, limited=limited
+                )
         for _, _, optimizer, _ in active:
             optimizer.step()
             optimizer.zero_grad()
@@ -107,7 +109,7 @@ class AutoencoderModule(LightningModule):
         self._taken, self._losses = 0, {}
 
     def _clipped(self, network: nn.Module) -> Tensor:
-        """The norm of the network's gradient, which is scaled down to `clip`."""
+        """The norm of the network's gradient, which is clipped to `clip`."""
         parameters = [p for p in network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         if self.clip is not None:

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and how many are kept."""
+"""The schedule of checkpoints, and the number that is kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class CheckpointSchedule(StepCallback):
 
     @property
     def last(self) -> Path | None:
-        """The newest checkpoint, once it is on disk; raises the error of a write that failed."""
+        """The newest checkpoint, once it is on disk; raises the error of a failed write."""
         self._writer.wait()
         return self._last
 

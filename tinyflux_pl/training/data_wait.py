@@ -1,4 +1,4 @@
-"""The time that training waits for its batches."""
+"""The time that training waits for batches."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 class DataWait:
-    """Seconds spent in the `next` of the iterators that it has timed."""
+    """Seconds spent in `next` of the iterators that it has timed."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same items; the time until each one is there is added to `seconds`."""
+        """The same items; the waiting time for each is added to `seconds`."""
         iterator = iter(batches)
         while True:
             started = time.perf_counter()

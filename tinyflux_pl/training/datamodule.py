@@ -88,7 +88,7 @@ class CachedLatents(LightningDataModule):
         return DataLoader(self.validation, batch_sampler=rows, collate_fn=collate)
 
     def seen_batches(self, rank: int = 0, world: int = 1) -> DataLoader:
-        """The same of training samples: at most as many as validation takes, evenly spaced."""
+        """The same for training samples: at most as many as in validation, evenly spaced."""
         stride = -(-len(self.train) // -(-len(self.validation) // self.validation_stride))
         rows = batches_of_one_shape(self.train, self.order.batch_size, stride)[rank::world]
         return DataLoader(self.train, batch_sampler=rows, collate_fn=collate)
@@ -103,8 +103,8 @@ def batches_of_one_shape(
     for _, alike in groupby(runs, key=itemgetter(1)):
         pieces = [piece for piece, _ in alike]
         first, end = pieces[0].start, pieces[-1].stop
-        kept = range(-(-first // stride) * stride, end, stride)
-        rows += [list(kept[start : start + size]) for start in range(0, len(kept), size)]
+        selected = range(-(-first // stride) * stride, end, stride)
+        rows += [list(selected[start : start + size]) for start in range(0, len(selected), size)]
     return rows
 
 

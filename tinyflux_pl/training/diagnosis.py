@@ -1,4 +1,4 @@
-"""Recompute a rejected step: loss by sample, and the first value that is not finite."""
+"""Recompute a rejected step: loss by sample, and the first non-finite value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class DiagnosedObjective(Protocol):
-    """An objective whose rejected steps can be computed again.
+    """An objective whose rejected steps can be recomputed.
 
     `passes` yields for each optimizer its name, the network that it trains, and its terms, whose
     gradients are taken before the next is asked for. `by_sample` maps each sample to its terms.
@@ -58,7 +58,7 @@ class Diagnosis:
 def diagnose(
     replay: Replay, denoiser: nn.Module, objective: DiagnosedObjective, precision: str, device: str
 ) -> Diagnosis:
-    """Compute loss and gradients of the bundle's step exactly as training does, and their parts."""
+    """Recompute loss and gradients of the bundle's step exactly as training does, in parts."""
     denoiser.to(device).train()
     step = replay.verdict.step
     batches = [batch.to(device) for batch in replay.batches]
@@ -97,7 +97,7 @@ def diagnose(
 
 
 def _under_autocast(passes: Iterator[T], precision: str, device: str) -> Iterator[T]:
-    """The passes, computed under autocast; what the caller does with each is not."""
+    """The passes, computed under autocast; the caller's code between them is not."""
     while True:
         with formats.autocast(precision, device):
             item = next(passes, None)
@@ -107,7 +107,7 @@ def _under_autocast(passes: Iterator[T], precision: str, device: str) -> Iterato
 
 
 def _non_finite_inputs(batch: Batch) -> list[str]:
-    """The tensors of a batch that are not finite, by sample."""
+    """The non-finite tensors of a batch, by sample."""
     lines = []
     for name, value in named_tensors(batch).items():
         if value.is_floating_point():
@@ -127,7 +127,7 @@ def _group(name: str) -> str:
 
 @contextmanager
 def _recording_non_finite(denoiser: nn.Module, diagnosis: Diagnosis) -> Iterator[None]:
-    """Record the first output and the first gradient that are not finite."""
+    """Inside, record the first non-finite output and the first non-finite gradient."""
 
     def hook_of(name: str) -> Any:
         def check_gradient(gradient: Tensor) -> None:

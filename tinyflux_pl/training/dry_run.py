@@ -80,7 +80,7 @@ class DryRun(Callback):
         self._marks: list[float] = []
 
     def batches(self) -> Iterator[Batch]:
-        """Small batches to count, a full one to measure, and full ones to time."""
+        """Small batches to count memory, one full batch to measure it, and full ones to time."""
         full = self.stages.micro_batch
         for size in (1, 1, min(2, full), full):
             yield self.stages.batch(size, True)
@@ -218,7 +218,7 @@ class DryRun(Callback):
             self.plan.require(free_on_host, host=True, where=stages.where, cure=cure)
 
     def _add_state_bytes(self, trainer: Trainer, module: FlowModule) -> None:
-        """Add to each stage's bytes those of the tensors that were in memory before it."""
+        """Add the bytes of the tensors that were in memory before each stage."""
         average = self.stages.checkpoints.average
         parameters = list(module.network.parameters())
         state = [parameters, list(module.network.buffers()), [p.grad for p in parameters]]

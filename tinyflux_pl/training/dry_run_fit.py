@@ -1,4 +1,4 @@
-"""The fit of a dry run: a few steps of a throw-away module, without side effects on the process."""
+"""The fit of a dry run: a few steps of a throw-away module, without side effects."""
 
 from __future__ import annotations
 

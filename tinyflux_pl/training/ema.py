@@ -16,7 +16,7 @@ from tinyflux_pl.training.step_callback import StepCallback
 
 
 class AveragedWeights(StepCallback):
-    """EMA of the trainable parameters, updated once an optimizer step.
+    """EMA of the trainable parameters, updated once per optimizer step.
 
     `decay` follows the warm-up min(decay, (1 + n) / (10 + n)), with n the run's own count of steps,
     so that a resumed run averages as an uninterrupted one. A step that the guard rejects changes no
@@ -74,7 +74,7 @@ class AveragedWeights(StepCallback):
 
     @contextmanager
     def applied(self, denoiser: nn.Module) -> Generator[None]:
-        """Replace the raw weights by the averages inside the block."""
+        """Inside, the averages replace the raw weights."""
         if self._raw:  # nested: already replaced
             yield
             return

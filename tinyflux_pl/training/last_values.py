@@ -1,4 +1,4 @@
-"""The last value of every metric that a run logs, kept in memory."""
+"""The last value of every metric that a run logs, in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class LastValues(Logger):
-    """A logger without a file: name -> (value, step) of what was logged last, on rank 0."""
+    """A logger without a file: name -> (value, step) of the last log, on rank 0."""
 
     def __init__(self) -> None:
         super().__init__()

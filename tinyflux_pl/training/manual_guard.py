@@ -1,4 +1,4 @@
-"""The guard of a module with several optimizers: each step of each is judged by its own limits."""
+"""The guard of a module with several optimizers: each is checked against its own limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyflux_pl.training.running_median import RunningMedian
 
 
 class ManualGuard(NonFiniteGuard):
-    """Judges each optimizer by the median of its own loss and norm, or by finiteness alone.
+    """Checks each optimizer by the median of its own loss and norm, or by finiteness alone.
 
     A critic's gradient grows as it learns to tell pictures apart, far beyond any multiple of its
     first norms: only clipping bounds it. A step counts as accepted, for averages and logged means,
@@ -44,9 +44,9 @@ class ManualGuard(NonFiniteGuard):
         self._loss = torch.zeros(())
 
     def on_before_backward(self, trainer: Trainer, pl_module: FlowModule, loss: Tensor) -> None:
-        """The module passes each optimizer's loss to `judge`."""
+        """The module passes each optimizer's loss to `check_optimizer_step`."""
 
-    def judge(
+    def check_optimizer_step(
         self,
         name: str,
         optimizer: torch.optim.Optimizer,

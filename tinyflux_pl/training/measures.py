@@ -1,4 +1,4 @@
-"""Measurements at log points, beside the means of the steps; tensors are read together."""
+"""Measurements at log points, besides the means of the steps; tensors are read together."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def ema_distance(average: AveragedWeights) -> Measure:
 
 
 def waiting(data_wait: DataWait) -> Measure:
-    """Seconds of a step spent waiting for its batches, mean of the window."""
+    """Seconds per step spent waiting for batches, mean of the window."""
     before = 0.0
 
     def measure(module: FlowModule, window: Window) -> dict[str, float]:

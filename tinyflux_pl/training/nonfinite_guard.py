@@ -84,7 +84,7 @@ class NonFiniteGuard(StatefulCallback):
         # Lightning gives a scaler only to the plugin of 16-mixed.
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             raise ConfigError(
-                "float16's loss scaler decides for itself which steps to skip",
+                "float16's loss scaler skips steps on its own",
                 where="guard",
                 cure="hardware.precision=bf16-mixed, or 32-true",
             )
@@ -161,7 +161,7 @@ class NonFiniteGuard(StatefulCallback):
 
     @property
     def rejecting(self) -> bool:
-        """True if the newest step was rejected, as far as the host has read."""
+        """True if the newest step was rejected, as far as the host knows."""
         return self.record.consecutive > 0
 
     def state(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class NonFiniteGuard(StatefulCallback):
         self.record.add(verdicts, write)
 
     def _with_all_ids(self, verdict: Verdict) -> Verdict:
-        """The verdict with the samples of every rank: any of them may have caused it."""
+        """The verdict with the sample ids of every rank: any of them may be the cause."""
         if not verdict.reasons or self._world == 1:
             return verdict
         batches = self._load_batches(verdict.step)

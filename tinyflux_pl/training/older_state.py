@@ -1,4 +1,4 @@
-"""Optimizer state of older runs, whose networks trained parameters that are frozen now."""
+"""Optimizer state of older runs, which trained parameters that are frozen now."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _built(
 def _scale_rates(
     optimizer: torch.optim.Optimizer, module: nn.Module, rates: Mapping[str, float]
 ) -> None:
-    """Move parameters whose rate has a factor into groups of their own; ConfigError for Muon."""
+    """Move parameters with a rate factor into groups of their own; ConfigError for Muon."""
     if isinstance(optimizer, MuonAdamW):
         raise ConfigError(
             "Muon has one rate for all matrices",

@@ -1,4 +1,4 @@
-"""Callbacks that act at regular steps, such as validation and previews."""
+"""Callbacks that act every so many steps, such as validation and previews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop a run between steps on request, and save its current step however it ends."""
+"""Stop a run between steps on request, and save its current step, whatever ends it."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Preview(Periodic):
             logger.log_samples(samples)
 
     def _pictured(self, images: Any) -> tuple[Any, list[str]]:
-        """The images that samples are drawn as, and their captions."""
+        """The images to draw samples as, and their captions."""
         if self.pictures is None or self.reference_images is not None:
             return images, self.prompts
         return self.pictures(images, self.prompts)

@@ -1,4 +1,4 @@
-"""End a trial of a search early, where the search says so."""
+"""End a trial of a search early, if the pruner says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay bundles: everything needed to compute a rejected step again, in one folder."""
+"""Replay bundles: everything needed to recompute a rejected step, in one folder."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ReplayBundle:
 
 @dataclass(frozen=True)
 class Replay:
-    """A bundle as read: configuration, verdict, micro-batches, and the weights before the step."""
+    """A bundle's content: configuration, verdict, micro-batches, and weights before the step."""
 
     config: dict[str, Any]
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""Continue a run: weights before fitting; optimizer, averages and callbacks as it starts."""
+"""Continue a run: weights before fitting; optimizer, averages and callbacks at its start."""
 
 from __future__ import annotations
 

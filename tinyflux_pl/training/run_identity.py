@@ -1,4 +1,4 @@
-"""Identity of a run in a dashboard: name, group, tags and id, which a resumed run keeps."""
+"""Identity of a run in a dashboard: name, group, tags and id, kept by a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loggers of whole runs: facts, samples, results and the ending, beyond scalars."""
+"""Loggers of whole runs: facts, samples, results and ending, besides scalars."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Ending:
 
 
 class RunLogger(Logger, ABC):
-    """A logger of the whole run: called on rank 0 in the order of the methods here."""
+    """A logger of a whole run; its methods are called on rank 0, in this order."""
 
     @abstractmethod
     def begin(self, facts: RunFacts) -> None:

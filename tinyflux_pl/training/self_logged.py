@@ -1,4 +1,4 @@
-"""Values that callbacks and modules log with `self.log`, under the run's own step."""
+"""Values logged with `self.log`, written under the run's own step."""
 
 from __future__ import annotations
 

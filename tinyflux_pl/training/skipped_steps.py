@@ -85,7 +85,7 @@ class SkippedSteps:
 
     @property
     def consecutive(self) -> int:
-        """The last steps in a row that were rejected, of the optimizer that has the most."""
+        """The largest number of consecutive rejected steps of any optimizer, up to now."""
         return max(self._in_a_row.values(), default=0)
 
     def add(self, verdicts: list[Verdict], write: bool = True) -> None:

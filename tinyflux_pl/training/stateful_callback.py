@@ -34,7 +34,7 @@ def collect_states(callbacks: Iterable[Callback]) -> dict[str, dict[str, Any]]:
 
 
 def restore_states(callbacks: Iterable[Callback], states: dict[str, dict[str, Any]]) -> None:
-    """Restore each stateful callback that `states` has an entry for; others keep their start."""
+    """Restore each stateful callback that has an entry in `states`; others start fresh."""
     for callback in callbacks:
         if isinstance(callback, StatefulCallback) and callback.checkpoint_key in states:
             callback.restore(states[callback.checkpoint_key])

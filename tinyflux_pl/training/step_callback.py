@@ -1,4 +1,4 @@
-"""Callbacks that act once an optimizer step, however many micro-batches it has."""
+"""Callbacks that act once per optimizer step, however many micro-batches it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands the student's validation error to the velocity targets, which close beaten teachers."""
+"""Passes the student's validation error to the velocity targets, which drop worse teachers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyflux_pl.training.validation import Validation
 
 
 class TeacherGate(StepCallback, StatefulCallback):
-    """After each validation, hands the errors of the averaged weights to the targets.
+    """After each validation, passes the errors of the averaged weights to the targets.
 
     Runs after Validation. A checkpoint of the same step was written before it; a run that resumes
     there validates first, so that it continues with equal errors.

@@ -1,4 +1,4 @@
-"""Validation of the averaged weights on a fixed grid, equal to the bit on any number of ranks."""
+"""Validation of the averaged weights on a fixed grid, bit-identical on any number of ranks."""
 
 from __future__ import annotations
 

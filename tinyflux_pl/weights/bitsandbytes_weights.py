@@ -1,4 +1,4 @@
-"""Weights that bitsandbytes packed in 4 bits (nf4, fp4) or in 8 (LLM.int8), by what a file states.
+"""Weights quantized by bitsandbytes to 4 bits (nf4, fp4) or 8 (LLM.int8), from a file's data.
 
 4 bits: two levels a byte, the first in its upper half, each of the table `quant_map` times the
 `absmax` of its block; a nested absmax is packed so itself, with a mean added (Dettmers et al. 2023,
@@ -25,7 +25,7 @@ STATE_LIMIT = 2**16  # bytes
 
 
 def unpacked(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
-    """The tensors of a file with those that bitsandbytes packed in `dtype`, one after the other.
+    """The tensors of a file, with bitsandbytes' ones dequantized to `dtype`, one by one.
 
     Of the meta device, only STATE tensors need values: they hold the shapes. Raises
     CheckpointMismatch for another order of numbers, CorruptCheckpoint for parts that are missing
@@ -67,7 +67,7 @@ def reads(quantization: Any) -> bool:
 _CURE = "give the same release in nf4, bfloat16, float16, float32 or float8"
 
 
-def _torn(weight: str, why: str, where: str) -> CorruptCheckpoint:
+def _corrupt(weight: str, why: str, where: str) -> CorruptCheckpoint:
     what = f"{weight[:200]}, packed by bitsandbytes: {why}"
     return CorruptCheckpoint(what, where=where, cure="fetch it again")
 
@@ -79,7 +79,7 @@ def _four_bits(
     shape, block = described["shape"], described["blocksize"]
     absmax, table = parts[".absmax"], parts[".quant_map"]
     if packed is None or absmax is None or table is None:
-        raise _torn(weight, "its bytes, absmax or quant_map are missing", where)
+        raise _corrupt(weight, "its bytes, absmax or quant_map are missing", where)
     count = math.prod(shape)
     # bytes are stored as numbers of another type where training is sharded
     if (
@@ -88,7 +88,7 @@ def _four_bits(
         or table.numel() != 16
     ):
         what = f"{packed.nbytes:,} bytes and {absmax.numel():,} scales for the shape {shape}"
-        raise _torn(weight, what, where)
+        raise _corrupt(weight, what, where)
     if parts[".nested_absmax"] is not None or parts[".nested_quant_map"] is not None:
         absmax = _scales(weight, absmax, parts, described, where)
     if packed.is_meta:
@@ -105,15 +105,15 @@ def _scales(
     described: dict[str, Any],
     where: str,
 ) -> Tensor:
-    """absmax of its own 8-bit levels."""
+    """absmax, dequantized where it is quantized itself."""
     outer, table = parts[".nested_absmax"], parts[".nested_quant_map"]
     block, offset = described.get("nested_blocksize"), described.get("nested_offset")
     stated = _is_size(block) and isinstance(offset, int | float)
     complete = outer is not None and table is not None and absmax.dtype == torch.uint8
     if not (stated and complete):
-        raise _torn(weight, "its nested scales lack a part", where)
+        raise _corrupt(weight, "its nested scales lack a part", where)
     if table.numel() != 256 or outer.numel() != math.ceil(absmax.numel() / block):
-        raise _torn(weight, f"{outer.numel():,} scales of {absmax.numel():,} scales", where)
+        raise _corrupt(weight, f"{outer.numel():,} scales of {absmax.numel():,} scales", where)
     if absmax.is_meta:
         return absmax
     levels = table.float().flatten()[absmax.flatten().int()]
@@ -132,11 +132,11 @@ def _state(weight: str, state: Tensor, where: str) -> dict[str, Any]:
     try:
         described = json.loads(bytes(state.flatten()[:STATE_LIMIT].tolist()))
     except (ValueError, RecursionError) as error:
-        raise _torn(weight, "its state is no JSON", where) from error
+        raise _corrupt(weight, "its state is no JSON", where) from error
     shape = described.get("shape") if isinstance(described, dict) else None
     sizes = isinstance(shape, list) and 0 < len(shape) <= 8 and all(map(_is_size, shape))
     if not sizes or not _is_size(described.get("blocksize")):
-        raise _torn(weight, "its state tells no shape and block size", where)
+        raise _corrupt(weight, "its state tells no shape and block size", where)
     return described
 
 
@@ -148,9 +148,9 @@ def _eight_bits(
     weight: str, packed: Tensor | None, scale: Tensor, order: Tensor | None, where: str
 ) -> Tensor:
     if packed is None or packed.ndim != 2 or packed.dtype != torch.int8:
-        raise _torn(weight, "no matrix of int8", where)
+        raise _corrupt(weight, "no matrix of int8", where)
     if scale.numel() != packed.shape[0] or not scale.is_floating_point():
-        raise _torn(weight, f"{scale.numel():,} scales for {packed.shape[0]:,} rows", where)
+        raise _corrupt(weight, f"{scale.numel():,} scales for {packed.shape[0]:,} rows", where)
     if order is not None and not order.is_meta and bool(order.any()):
         what = f"{weight[:200]} is packed for another matrix product than by rows"
         raise CheckpointMismatch(what, where=where, cure=_CURE)

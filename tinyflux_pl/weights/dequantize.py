@@ -1,4 +1,4 @@
-"""Numbers as files keep them: float8 and int8 times their scales; packed formats are named."""
+"""Quantized weights: float8 and int8 times their scales; other packed formats are refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> dict
 def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise CorruptCheckpoint if at least half of the matrix bytes are of all-zero matrices.
 
-    A download that stopped leaves such a file where room was reserved for it beforehand.
+    A download that stopped leaves such a file where space was reserved for it beforehand.
     """
     matrices = {
         key: value for key, value in tensors.items() if value.ndim >= 2 and not value.is_meta
@@ -126,7 +126,7 @@ def require_network(keys: Collection[str], where: str) -> None:
 
 
 def require_plain_config(config: Mapping[str, Any], where: Path) -> None:
-    """Raise CheckpointMismatch where a config.json says that weights are packed, and not read."""
+    """Raise CheckpointMismatch for a config.json with a quantization that is not supported."""
     packed = config.get("quantization_config")
     if packed and not bitsandbytes_weights.reads(packed):
         method = (
@@ -158,7 +158,7 @@ def _scales(keys: Collection[str], where: str) -> dict[str, str]:
 
 
 def _require_formats(tensors: Mapping[str, Tensor], scaled: Collection[str], where: str) -> None:
-    """Raise CheckpointMismatch for a format that multiplication by a scale does not undo."""
+    """Raise CheckpointMismatch for a format that is not inverted by multiplying with a scale."""
     for key in tensors:
         if not key.endswith(FORMAT):
             continue

@@ -84,7 +84,7 @@ def weights_in(
     UntrustedFile for an index that leads elsewhere, HubError where there are several variants and
     nothing else, or not the one that was asked for.
     """
-    torn: CorruptCheckpoint | None = None
+    truncated: CorruptCheckpoint | None = None
     variants = _variants(folder, stems)
     if variant is None and len(variants) > 1 and not any(_is_there(folder, stem) for stem in stems):
         cure = f"choose one: {key}={variants[0]}"
@@ -98,12 +98,12 @@ def weights_in(
             try:
                 weights = _named(folder, stem, tried)
             except CorruptCheckpoint as error:  # perhaps another form is whole
-                torn = torn or error
+                truncated = truncated or error
                 continue
             if weights:
                 return weights
-    if torn:
-        raise torn
+    if truncated:
+        raise truncated
     if variant is not None:
         names = [
             name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinyflux_pl.core.errors import CheckpointMismatch
 from tinyflux_pl.weights import gguf_header
-from tinyflux_pl.weights.gguf_header import MAGIC, GGUFHeader, StoredTensor, torn
+from tinyflux_pl.weights.gguf_header import MAGIC, GGUFHeader, StoredTensor, corrupt
 from tinyflux_pl.weights.gguf_types import NumberType, require_package, type_of
 from tinyflux_pl.weights.packed_rows import PackedRows, multiplied_out
 
@@ -124,11 +124,11 @@ def _stored(
             raise CheckpointMismatch(what, where=str(path), cure=cure)
         length = kind.length(info.shape)
         if length is None:
-            raise torn(path, f"rows of {name[:80]!r}, {info.shape}, in blocks of {kind.block}")
+            raise corrupt(path, f"rows of {name[:80]!r}, {info.shape}, in blocks of {kind.block}")
         left -= length
         # tensors that share their bytes would take more memory than the file has
         if info.start + length > size or left < 0:
-            raise torn(path, f"{name[:80]!r} takes {length:,} bytes more than there are")
+            raise corrupt(path, f"{name[:80]!r} takes {length:,} bytes more than there are")
         yield name, info, kind, length
 
 
@@ -142,7 +142,7 @@ def _shape(name: str, header: GGUFHeader, path: str | Path) -> tuple[int, ...]:
     if any(type(side) is not int or side < 1 for side in sides) or math.prod(sides) != math.prod(
         shape
     ):
-        raise torn(path, f"{name[:80]!r} of shape {shape} is said to have {original!r}")
+        raise corrupt(path, f"{name[:80]!r} of shape {shape} is said to have {original!r}")
     return tuple(int(side) for side in sides)
 
 

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, whose every length is held to the bytes that are there.
+"""The header of a GGUF file; every length is checked against the file's size.
 
 Layout: "GGUF", version, counts of tensors and of entries; entries (key, type, value); tensors
 (name, sides from the innermost outwards, type, offset); padding; numbers. Integers are
@@ -19,7 +19,7 @@ from tinyflux_pl.core.files import HEADER_LIMIT
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MOST_SIDES = 4
-MOST_KEPT = 16  # numbers of an array that are kept
+MAX_STORED = 16  # numbers of an array that are kept
 SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")))
 TEXT, ARRAY = 8, 9
 Value = str | int | float | bool | list[int | float | bool]
@@ -53,11 +53,11 @@ def read(path: str | Path) -> GGUFHeader:
     try:
         return _parsed(_Bytes(content, str(path)), size, str(path))
     except UnicodeDecodeError as error:
-        raise torn(path, "a name in it is no text") from error
+        raise corrupt(path, "a name in it is no text") from error
 
 
-def torn(path: str | Path, why: str) -> CorruptCheckpoint:
-    """The error for a file that contradicts itself."""
+def corrupt(path: str | Path, why: str) -> CorruptCheckpoint:
+    """The error for an inconsistent file."""
     what = f"not a complete GGUF file: {why}"
     return CorruptCheckpoint(what, where=str(path), cure="fetch it again")
 
@@ -72,7 +72,7 @@ class _Bytes:
         end = self.position + length
         if end > len(self.content):
             left = len(self.content) - self.position
-            raise torn(self.path, f"its header claims {length:,} bytes where {left:,} are left")
+            raise corrupt(self.path, f"its header claims {length:,} bytes where {left:,} are left")
         taken = self.content[self.position : end]
         self.position = end
         return taken
@@ -102,30 +102,30 @@ def _parsed(source: _Bytes, size: int, path: str) -> GGUFHeader:
     for _ in range(num_tensors):
         name, sides = source.text(), source.number("I")
         if name in infos:
-            raise torn(path, f"two tensors named {name[:80]!r}")
+            raise corrupt(path, f"two tensors named {name[:80]!r}")
         if sides > MOST_SIDES:
-            raise torn(path, f"{name[:80]!r} has {sides:,} sides")
+            raise corrupt(path, f"{name[:80]!r} has {sides:,} sides")
         shape = tuple(source.number("Q") for _ in range(sides))[::-1]
         infos[name] = shape, source.number("I"), source.number("Q")
     align = header.entries.get("general.alignment", 32)
     if not isinstance(align, int) or align < 8 or align & (align - 1):
-        raise torn(path, f"numbers aligned to {align!r} bytes")
+        raise corrupt(path, f"numbers aligned to {align!r} bytes")
     data = math.ceil(source.position / align) * align
     for name, (shape, kind, offset) in infos.items():
         if 0 in shape or math.prod(shape) > 8 * size or offset % align or data + offset > size:
-            raise torn(path, f"{name[:80]!r} of shape {shape} at {offset:,} is not inside it")
+            raise corrupt(path, f"{name[:80]!r} of shape {shape} at {offset:,} is not inside it")
         header.tensors[name] = StoredTensor(shape, kind, data + offset)
     return header
 
 
 def _value(source: _Bytes, kind: int) -> Value | None:
-    """A text, a number or a short list of numbers; None for what is passed over."""
+    """A text, a number or a short list of numbers; None for longer ones, which are skipped."""
     if kind == TEXT:
         return source.text()
     if kind == ARRAY:
         return _array(source, source.number("I"), source.number("Q"))
     if not SCALARS.get(kind):
-        raise torn(source.path, f"an entry of type {kind}")
+        raise corrupt(source.path, f"an entry of type {kind}")
     return source.number(SCALARS[kind])
 
 
@@ -135,7 +135,7 @@ def _array(source: _Bytes, kind: int, length: int) -> Value | None:
             source.text()
         return None
     if not SCALARS.get(kind):
-        raise torn(source.path, f"an array of type {kind}")
+        raise corrupt(source.path, f"an array of type {kind}")
     form = SCALARS[kind]
     content = source.take(length * struct.calcsize(f"<{form}"))
-    return list(struct.unpack(f"<{length}{form}", content)) if length <= MOST_KEPT else None
+    return list(struct.unpack(f"<{length}{form}", content)) if length <= MAX_STORED else None

@@ -1,4 +1,4 @@
-"""Types of GGUF's numbers: those of torch, and blocks that the package gguf multiplies out."""
+"""Number types of GGUF: those of torch, and blocks that the package gguf dequantizes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _sha256(path: str, *_: int) -> str:
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of a safetensors file, from its header.
 
-    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a torn file.
+    Raises UntrustedFile for a pickle under that name, CorruptCheckpoint for a truncated file.
     """
     return {name: shape for name, (shape, _) in _header(path).items()}
 

@@ -63,8 +63,8 @@ def tensors_of_network(
     }
 
 
-def packed_in(tensors: Mapping[str, Tensor], wide: Sequence[str]) -> dict[str, PackedRows]:
-    """Those of blocks, outside of submodules that stay in fp32."""
+def packed_rows_in(tensors: Mapping[str, Tensor], wide: Sequence[str]) -> dict[str, PackedRows]:
+    """The packed rows by key, except those of submodules that stay in fp32."""
     return {
         key: value
         for key, value in tensors.items()

@@ -1,4 +1,4 @@
-"""The keys of one network inside a file, without what wrappers add."""
+"""The keys of one network inside a file, without the prefixes of wrappers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTS = re.compile(  # that files which are no whole checkpoint hold side by sid
 
 
 def unwrapped(tensors: Mapping[str, Value], where: str) -> dict[str, Value]:
-    """Without the names that torch.compile, DDP and FSDP put into keys, and without counters.
+    """Tensors without the names that torch.compile, DDP and FSDP add to keys, and without counters.
 
     CheckpointMismatch where two keys become one.
     """
@@ -46,7 +46,7 @@ def unwrapped(tensors: Mapping[str, Value], where: str) -> dict[str, Value]:
 def network_tensors(
     tensors: Mapping[str, Value], prefixes: Sequence[str], where: str
 ) -> dict[str, Value]:
-    """Those of one network, without wrappers and prefix: of a whole checkpoint its part, else all.
+    """The tensors of one network: its part of a whole checkpoint, else all.
 
     In a file that is no whole checkpoint, what belongs to no known part stays, to be reported.
     """

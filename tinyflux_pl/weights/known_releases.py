@@ -1,4 +1,4 @@
-"""Published releases by a few of their shapes, to name the model that a file fits."""
+"""Published releases, recognised by a few of their shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One network of a published release: where its files lie, and how they enter a module."""
+"""One network of a published release: its files, and loading them into a module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyflux_pl.weights.key_layout import (
     ONE_RELEASE,
     KeyLayout,
     is_wide,
-    packed_in,
+    packed_rows_in,
     tensors_of_network,
 )
 from tinyflux_pl.weights.packed_rows import PackedRows, multiplied_out
@@ -54,7 +54,7 @@ class WeightSource:
         return [str(file) for file in self.weights.files] == [self.where]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's shape, from the headers alone; CorruptCheckpoint for a torn file."""
+        """Every tensor's shape, from the headers alone; CorruptCheckpoint for a truncated file."""
         return self.weights.shapes()
 
 
@@ -122,12 +122,12 @@ def fill(
         structure,
         ignored,
     )
-    kept = {} if keep is None else keep(module, packed_in(tensors, wide), source.where)
+    stored = {} if keep is None else keep(module, packed_rows_in(tensors, wide), source.where)
     types = {key: torch.float32 if is_wide(key, wide) else dtype for key in tensors}
-    cast = kept | {
+    cast = stored | {
         key: multiplied_out(value).to(types[key]) if value.is_floating_point() else value
         for key, value in tensors.items()
-        if key not in kept
+        if key not in stored
     }
     module.load_state_dict(cast, strict=True, assign=True)
     empty = [
@@ -162,7 +162,7 @@ def fill_outline(
     require_fit(module, source, dtype, original, structure, ignored)
     outlines = source.weights.outlines(dtype, packed=True)
     tensors = tensors_of_network(outlines, source.where, dtype, original, structure, ignored)
-    keep(module, packed_in(tensors, wide), source.where)
+    keep(module, packed_rows_in(tensors, wide), source.where)
     return module
 
 
@@ -177,7 +177,7 @@ def require_fit(
     """Check by the headers that a release's files hold exactly the tensors of this module.
 
     Raises CheckpointMismatch naming keys of another shape, missing, unexpected or packed,
-    CorruptCheckpoint for a torn file.
+    CorruptCheckpoint for a truncated file.
     """
     tensors = tensors_of_network(
         source.weights.outlines(), source.where, dtype, original, structure, ignored

@@ -1,4 +1,4 @@
-"""A tensor that stands for its numbers, and keeps the blocks of a GGUF file instead of them."""
+"""A tensor subclass that keeps GGUF blocks instead of the numbers that they encode."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ CUTS = {
 
 
 def multiplied_out(value: Any) -> Any:
-    """The numbers of a PackedRows; anything else as it is."""
+    """The numbers of a PackedRows; any other tensor as it is."""
     return value.numbers() if isinstance(value, PackedRows) else value
 
 
 def stored_bytes(value: Tensor) -> Tensor:
-    """The bytes that a tensor keeps, (n,) uint8."""
-    kept = value.blocks if isinstance(value, PackedRows) else value
-    return kept.contiguous().reshape(-1).view(torch.uint8)
+    """The stored bytes of a tensor, (n,) uint8."""
+    sliced = value.blocks if isinstance(value, PackedRows) else value
+    return sliced.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _like(rows: PackedRows, blocks: Tensor) -> PackedRows:

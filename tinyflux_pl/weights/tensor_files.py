@@ -1,4 +1,4 @@
-"""Weights of a file in the format that its first bytes tell: safetensors or GGUF."""
+"""Weights of a file in the format given by its first bytes: safetensors or GGUF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST = 2**20  # bytes of zeros at the end that tell: biases may be zeros, an
 
 
 def require_weights(path: str | Path) -> None:
-    """Raise for a file of another format, as core.files.require_tensor_file, and a torn header."""
+    """Raise for another format, as core.files.require_tensor_file, and for a truncated header."""
     if gguf_file.is_gguf(path):
         gguf_file.outlines(path)
     else:
@@ -59,7 +59,7 @@ def tensors(
 def _require_end(path: str | Path) -> None:
     """Raise CorruptCheckpoint for a large file that ends in zeros.
 
-    A download that stopped leaves them where room was reserved, and no weights end so.
+    A download that stopped leaves them where space was reserved, and no weights end so.
     """
     with open(path, "rb") as handle:
         size = handle.seek(0, os.SEEK_END)

@@ -36,21 +36,21 @@ class WeightFiles:
     ) -> dict[str, Tensor]:
         """Every tensor, mapped from disk and read when it is used; GGUF's packed ones in `dtype`.
 
-        With `packed` those are PackedRows. CorruptCheckpoint for a torn file, a shard of zeros and
-        a shard that lacks what the index says that it holds, CheckpointMismatch for a key that the
-        index does not name.
+        With `packed` those are PackedRows. CorruptCheckpoint for a truncated file, a shard of zeros
+        and a shard without the keys that the index names for it, CheckpointMismatch for a key that
+        the index does not name.
         """
-        return self._followed(partial(self._values, dtype=dtype, packed=packed))
+        return self._tensors_by_shard(partial(self._values, dtype=dtype, packed=packed))
 
     def outlines(
         self, dtype: torch.dtype = torch.float32, *, packed: bool = False
     ) -> dict[str, Tensor]:
         """The same on the meta device, from the headers alone."""
-        return self._followed(partial(tensor_files.outlines, dtype=dtype, packed=packed))
+        return self._tensors_by_shard(partial(tensor_files.outlines, dtype=dtype, packed=packed))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone."""
-        return self._followed(tensor_files.shapes)
+        return self._tensors_by_shard(tensor_files.shapes)
 
     def _values(self, file: Path, dtype: torch.dtype, packed: bool) -> dict[str, Tensor]:
         tensors = tensor_files.tensors(file, dtype, packed=packed)
@@ -58,7 +58,7 @@ class WeightFiles:
             require_values(tensors, str(file))
         return tensors
 
-    def _followed(self, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
+    def _tensors_by_shard(self, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
         """The files' tensors, each key from the shard that the index names for it."""
         if self.shard_of is None:
             return {key: value for file in self.files for key, value in read(file).items()}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tinyflux_pl.app.cli.command_line import prepare
+from tinyflux_pl.app.cli.check_line import check_line
 from tinyflux_pl.core.errors import ConfigError
 
 
 def refused(conf: Path, *argv: str, name: str = "train") -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        prepare(list(argv), conf, name)
+        check_line(list(argv), conf, name)
     assert len(str(caught.value).splitlines()) <= 3
     return caught.value
 
@@ -61,7 +61,7 @@ def test_valid_overrides_are_passed_on_unchanged(conf):
         ],
     ]
     for line in lines:
-        assert prepare(line, conf, "train") == line
+        assert check_line(line, conf, "train").arguments == line
 
 
 def test_a_missing_required_value_is_refused_with_its_key(conf):
@@ -70,31 +70,34 @@ def test_a_missing_required_value_is_refused_with_its_key(conf):
         "# @package _global_\nalbum: {root: '???', sources: [{root: '${album.root}'}]}\n"
     )
     assert refused(conf, "experiment=folder").cure == "add album.root=..."
-    prepare(["experiment=folder", "album.root=here"], conf, "train")
-    prepare(["checkpoint=here"], conf, "generate")
-    prepare(["--cfg", "job"], conf, "generate")
+    check_line(["experiment=folder", "album.root=here"], conf, "train")
+    check_line(["checkpoint=here"], conf, "generate")
+    check_line(["--cfg", "job"], conf, "generate")
 
 
 def test_flags_are_accepted_at_any_position(conf, tmp_path):
-    assert prepare(["steps=1", "-m", "model=tiny,base"], conf, "train") == [
+    assert check_line(["steps=1", "-m", "model=tiny,base"], conf, "train").arguments == [
         "-m",
         "steps=1",
         "model=tiny,base",
     ]
-    assert prepare(["steps=1", "--cfg", "job", "--resolve"], conf, "train") == [
+    assert check_line(["steps=1", "--cfg", "job", "--resolve"], conf, "train").arguments == [
         "--cfg",
         "job",
         "--resolve",
         "steps=1",
     ]
-    assert prepare(["--info", "steps=1"], conf, "train") == ["--info", "steps=1"]
+    assert check_line(["--info", "steps=1"], conf, "train").arguments == ["--info", "steps=1"]
     more = tmp_path / "more" / "experts"
     more.mkdir(parents=True)
     (more / "mine.yaml").write_text("mine: {width: 1}\n")
-    prepare(["--config-dir", str(more.parent), "experts=mine"], conf, "train")
+    check_line(["--config-dir", str(more.parent), "experts=mine"], conf, "train")
     assert "mine" not in refused(conf, "experts=lun").cure
     assert "unpickles" in refused(conf, "--experimental-rerun", "x.pickle").what
-    assert prepare(["--config-name=generate", "checkpoint=a"], conf, "train")[1] == "generate"
+    assert (
+        check_line(["--config-name=generate", "checkpoint=a"], conf, "train").arguments[1]
+        == "generate"
+    )
 
 
 def test_an_unresolvable_interpolation_is_refused(conf):

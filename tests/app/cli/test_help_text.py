@@ -74,9 +74,9 @@ def test_an_invalid_word_next_to_help_is_still_refused():
 
 def test_a_reader_that_leaves_ends_the_page_without_a_traceback():
     line = [sys.executable, "train.py", "--help"]
-    ours = subprocess.Popen(
+    actual = subprocess.Popen(
         line, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    ours.stdout.close()  # before the page is written
-    assert (ours.stderr.read(), ours.wait()) == ("", 141)
-    ours.stderr.close()
+    actual.stdout.close()  # before the page is written
+    assert (actual.stderr.read(), actual.wait()) == ("", 141)
+    actual.stderr.close()

@@ -64,12 +64,12 @@ def test_every_way_a_job_ends_is_recorded_in_its_row(tmp_path, end, state, code)
 
 def test_a_job_succeeds_although_its_row_cannot_be_written(tmp_path, monkeypatch, capsys):
     def full(*_):
-        raise DiskFull("no room to write sweep.csv")
+        raise DiskFull("no space to write sweep.csv")
 
     monkeypatch.setattr(table, "write", full)
     with recorded(tmp_path, 0, ["seed=0"], tmp_path / "0") as outcome:
         outcome.value = 0.5
-    assert "could not be written: no room to write" in capsys.readouterr().err
+    assert "could not be written: no space to write" in capsys.readouterr().err
 
 
 def test_a_job_whose_process_died_is_recorded_as_interrupted(tmp_path):

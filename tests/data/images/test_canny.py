@@ -37,11 +37,11 @@ def test_a_weak_edge_is_kept_only_if_connected_to_a_strong_one():
 def test_edges_of_a_photograph_equal_the_reference():
     """Within a pixel: thresholds and the blur's borders differ a little."""
     picture = data.camera()[::2, ::2]
-    ours = edges(grey(picture))
-    theirs = feature.canny(picture / 255, sigma=SIGMA, low_threshold=0.2, high_threshold=0.6)
+    actual = edges(grey(picture))
+    expected = feature.canny(picture / 255, sigma=SIGMA, low_threshold=0.2, high_threshold=0.6)
     near = np.ones((3, 3), bool)
-    precision = (ours & binary_dilation(theirs, near)).sum() / ours.sum()
-    recall = (theirs & binary_dilation(ours, near)).sum() / theirs.sum()
+    precision = (actual & binary_dilation(expected, near)).sum() / actual.sum()
+    recall = (expected & binary_dilation(actual, near)).sum() / expected.sum()
     assert precision > 0.85 and recall > 0.85, (precision, recall)
 
 

@@ -103,11 +103,11 @@ def test_damaged_files_never_crash_and_truncated_ones_are_refused(kind):
             decode(content[:keep])
     drawn = random.Random(0)
     for _ in range(60):
-        torn = bytearray(content)
+        damaged = bytearray(content)
         for _ in range(4):
-            torn[drawn.randrange(len(torn))] = drawn.randrange(256)
+            damaged[drawn.randrange(len(damaged))] = drawn.randrange(256)
         try:
-            assert decode(bytes(torn)).ndim == 3  # lossy formats may decode altered bytes
+            assert decode(bytes(damaged)).ndim == 3  # lossy formats may decode altered bytes
         except ImageError as error:
             assert error.where == "(bytes)"
 

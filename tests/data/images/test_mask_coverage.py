@@ -65,7 +65,7 @@ REFUSED = {
     "a map in colours": painted((0, 128, 0), (128, 0, 0), "RGB"),
     "red on white": painted((255, 0, 0), (255, 255, 255), "RGB"),
     "black on nothing": painted((0, 0, 0, 255), (0, 0, 0, 0)),
-    "a hole in black": painted((0, 0, 0, 0), (0, 0, 0, 255)),
+    "a gap in black": painted((0, 0, 0, 0), (0, 0, 0, 255)),
 }
 
 

@@ -37,8 +37,8 @@ def test_resizing_equals_pillows_lanczos():
     pixels = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize((48, 32), Image.Resampling.LANCZOS))
     assert np.array_equal(pictures.resized(pixels, 32, 48), expected)
-    assert pictures.as_images(pixels).shape == (1, 3, 37, 53)
-    assert float(pictures.as_images(blank(2, 2)).max()) == -1.0
+    assert pictures.image_tensor(pixels).shape == (1, 3, 37, 53)
+    assert float(pictures.image_tensor(blank(2, 2)).max()) == -1.0
 
 
 def test_the_natural_size_keeps_the_aspect_ratio_within_the_limit_of_the_network():
@@ -53,4 +53,4 @@ def test_the_natural_size_keeps_the_aspect_ratio_within_the_limit_of_the_network
 
 def test_a_mask_marks_pixels_that_are_at_least_half_white():
     mask = np.array([[0, 127, 128, 255]], np.uint8)
-    assert pictures.as_holes(mask).flatten().tolist() == [0, 0, 1, 1]
+    assert pictures.mask_tensor(mask).flatten().tolist() == [0, 0, 1, 1]

@@ -139,7 +139,7 @@ def test_a_file_that_unfolds_in_memory_is_refused(tmp_path, attack):
 def test_a_torn_file_is_refused(tmp_path, content):
     file = write(tmp_path / "original") / "sol.pt"
     file.write_bytes(file.read_bytes()[:-500] if content is None else content)
-    with pytest.raises(DataError, match=r"sol\.pt is missing, torn, or no archive"):
+    with pytest.raises(DataError, match=r"sol\.pt is missing, truncated, or no archive"):
         OriginalCache(file.parent)
 
 

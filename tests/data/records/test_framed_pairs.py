@@ -54,9 +54,9 @@ def test_a_reference_has_its_target_s_frame_and_crop_or_the_size_of_its_own(tmp_
 
 def test_a_hole_lies_where_it_lay_in_its_target(tmp_path):
     for record in pairs(put(tmp_path, "mask")):
-        assert record.hole.shape == record.image.shape[:2] and record.hole.any()
+        assert record.inpaint_mask.shape == record.image.shape[:2] and record.inpaint_mask.any()
         white = record.image.min(-1)
-        assert white[record.hole].mean() > 245 and white[~record.hole].mean() < 160
+        assert white[record.inpaint_mask].mean() > 245 and white[~record.inpaint_mask].mean() < 160
 
 
 @pytest.mark.parametrize("kind", ["ref", "mask"])

@@ -47,7 +47,7 @@ def test_pairs_are_formed_by_file_name(named):
         and [r.shape for r in record.references] == [(8, 8, 3)] * 2
     )
     assert np.array_equal(record.image, np.asarray(Image.open(named / "p1_target.png")))
-    assert record.hole is None and record.sample_id != records[0].sample_id
+    assert record.inpaint_mask is None and record.sample_id != records[0].sample_id
 
 
 def test_pairs_with_an_inpaint_mask_are_read_from_a_table(tmp_path):
@@ -55,8 +55,11 @@ def test_pairs_with_an_inpaint_mask_are_read_from_a_table(tmp_path):
     mask(tmp_path / "m.png", (4, 2, 9, 7))
     root = listed(tmp_path, {"target": "a.png", "mask": "m.png", "caption": "a cat"})
     record = PairedImages(root, (12, 16), split="all")[0]
-    assert record.references == () and record.hole.dtype == bool
-    assert np.argwhere(record.hole).min(0).tolist() == [2, 4] and record.hole.sum() == 25
+    assert record.references == () and record.inpaint_mask.dtype == bool
+    assert (
+        np.argwhere(record.inpaint_mask).min(0).tolist() == [2, 4]
+        and record.inpaint_mask.sum() == 25
+    )
 
 
 def test_a_mask_of_another_size_is_refused_by_name(tmp_path):

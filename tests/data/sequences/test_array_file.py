@@ -63,9 +63,9 @@ def test_any_damaged_npz_is_refused_by_name(tmp_path):
     )
     content, drawn, refusals = file.read_bytes(), random.Random(0), 0
     for _ in range(150):
-        torn = bytearray(content)
-        torn[drawn.randrange(len(torn))] ^= 1 << drawn.randrange(8)
-        file.write_bytes(torn)
+        damaged = bytearray(content)
+        damaged[drawn.randrange(len(damaged))] ^= 1 << drawn.randrange(8)
+        file.write_bytes(damaged)
         try:
             list(Sequences(file, split="all"))
         except DataError as error:

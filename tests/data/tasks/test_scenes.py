@@ -152,13 +152,16 @@ def test_the_verifier_reads_degraded_images(records):
 
 @pytest.mark.parametrize("claim", ["colour", "shape", "relation", "count"])
 def test_a_caption_wrong_in_one_claim_is_rejected(records, claim):
-    lies = [(record, wrong(record, claim)) for record in records]
-    lies = [(record, caption) for record, caption in lies if caption]
-    assert len(lies) > 100
+    wrong_captions = [(record, wrong(record, claim)) for record in records]
+    wrong_captions = [(record, caption) for record, caption in wrong_captions if caption]
+    assert len(wrong_captions) > 100
     kept = (
         Scenes()
         .verifier()
-        .check(worn(tensors([r for r, _ in lies])), [caption for _, caption in lies])
+        .check(
+            worn(tensors([r for r, _ in wrong_captions])),
+            [caption for _, caption in wrong_captions],
+        )
     )
     assert kept["all"].float().mean() <= 0.01 and kept[claim].float().mean() <= 0.01
 

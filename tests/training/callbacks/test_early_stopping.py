@@ -120,11 +120,11 @@ def chosen(root, extra):
 
 def test_an_additional_callback_is_configured_by_its_class(tmp_path):
     timer = "{_target_: lightning.pytorch.callbacks.Timer, duration: '00:00:10:00'}"
-    ours = (
+    actual = (
         "{_target_: tinyflux_pl.training.callbacks.early_stopping.EarlyStopping, "
         "monitor: train/loss, mode: min, patience: 3}"
     )
-    first, second = chosen(tmp_path, f"{timer}, {ours}")
+    first, second = chosen(tmp_path, f"{timer}, {actual}")
     assert first.time_remaining() > 500 and second.patience == 3
 
 

@@ -1,1 +1,1 @@
-"""The caches of a run: made, found, replaced, examined."""
+"""The caches of a run: created, found, replaced and verified."""

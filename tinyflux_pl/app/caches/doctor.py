@@ -32,7 +32,7 @@ MAX_FAULTS = 10  # damaged files of one artifact that the table names
 
 @dataclass
 class Artifact:
-    """A cache store, a checkpoint, or an unreadable folder that may hold some, with its faults."""
+    """A cache store, a checkpoint, or an unreadable folder, with its faults."""
 
     kind: str
     path: Path
@@ -48,7 +48,7 @@ class Artifact:
 
     @property
     def is_intact(self) -> bool:
-        """True if it is complete and undamaged."""
+        """True if nothing is missing or damaged."""
         return not self.faults and not self.missing_shards
 
 
@@ -97,7 +97,7 @@ def refuse_keys(config: Extract) -> None:
     for name in KEYS:
         if getattr(config, name):
             cure = f"add doctor=FOLDER, or leave {name}= out"
-            raise ConfigError(f"{name}= is read with doctor= alone", where=name, cure=cure)
+            raise ConfigError(f"{name}= works with doctor= only", where=name, cure=cure)
 
 
 def find_artifacts(roots: list[Path]) -> list[Artifact]:
@@ -109,7 +109,7 @@ def find_artifacts(roots: list[Path]) -> list[Artifact]:
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename)
-        cure = "make it readable, and look again"
+        cure = "make it readable, and run doctor again"
         fault = f"cannot be read: {error.strerror}"
         artifacts[path.resolve()] = Artifact(UNREADABLE, path, [], [fault], cure=cure)
 
@@ -148,14 +148,14 @@ def _roots(config: Extract) -> list[Path]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """True if a folder is, or before it was damaged was, a checkpoint; a released model is none."""
+    """True if the folder is or was a checkpoint; False for a released model."""
     names = (directory.MANIFEST, directory.WEIGHTS, directory.STATE)
     existing = [name for name in names if (path / name).is_file()]
     return len(existing) > 1 or (bool(existing) and path.parent.name == "checkpoints")
 
 
 def _verify_all(artifacts: list[Artifact]) -> Iterator[Artifact]:
-    """Each artifact, once for each part that was hashed."""
+    """Verify the artifacts; yields one once for each verified part, to show the progress."""
     for artifact in artifacts:
         if artifact.kind == UNREADABLE:
             continue
@@ -194,8 +194,8 @@ def _cure(artifact: Artifact) -> str:
 
 def _moved(root: Path, foreign: list[Path]) -> str:
     names = ", ".join(str(path.relative_to(root)) for path in foreign)
-    them = "it" if len(foreign) == 1 else "them"
-    return f"{names}: another program's, and never removed: move {them} elsewhere"
+    noun = "it" if len(foreign) == 1 else "them"
+    return f"{names}: another program's, and never removed: move {noun} elsewhere"
 
 
 def _state(artifact: Artifact) -> str:

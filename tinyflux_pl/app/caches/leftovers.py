@@ -1,4 +1,4 @@
-"""Files below caches that no run needs: of stopped rebuilds, replaced stores and killed writers."""
+"""Unused files below caches: of stopped rebuilds, replaced stores and killed writers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXCESS = "of an earlier, longer store"
 
 @dataclass(frozen=True)
 class Leftover:
-    """Files of one store that no run needs, why, and their size when they were listed."""
+    """Unused files of one store, the reason, and their size when they were listed."""
 
     store: Path
     reason: str
@@ -32,12 +32,12 @@ class Leftover:
 
     @property
     def is_store(self) -> bool:
-        """True if it is all that the store consists of."""
+        """True if these are all files of the store."""
         return self.reason in (STOPPED, REPLACED)
 
 
 def leftovers(stores: Iterable[Path]) -> list[Leftover]:
-    """The leftovers of these stores; files of other programs are never among them.
+    """The unused files of these stores; files of other programs are never listed.
 
     A replaced store whose successor is missing is the only copy, and none.
     """
@@ -60,11 +60,11 @@ def leftovers(stores: Iterable[Path]) -> list[Leftover]:
 
 
 def prune(listed: Sequence[Leftover]) -> dict[Leftover, str]:
-    """Remove them; those that were kept, or whose folder was, with the reason.
+    """Remove them; returns those that were kept, with the reason.
 
     Each is listed again under the locks that its writers hold, so that nothing in use is removed.
     """
-    kept = {}
+    remaining = {}
     for leftover in listed:
         folder = leftover.store.parent
         try:
@@ -75,29 +75,29 @@ def prune(listed: Sequence[Leftover]) -> dict[Leftover, str]:
                 for new in current:
                     _remove(new)
         except DataError as error:
-            kept[leftover] = error.what
+            remaining[leftover] = error.what
             continue
         except OSError as error:
-            kept[leftover] = f"cannot be removed: {error.strerror}"
+            remaining[leftover] = f"cannot be removed: {error.strerror}"
             continue
         if leftover.is_store and leftover.store.exists():
             names = ", ".join(sorted(path.name for path in leftover.store.iterdir())[:5])
-            kept[leftover] = f"its own files are gone; it holds others: {names}"
-    return kept
+            remaining[leftover] = f"its own files are gone; it holds others: {names}"
+    return remaining
 
 
-def show(listed: Sequence[Leftover], kept: dict[Leftover, str] | None, doctor: object) -> None:
-    """A table of the leftovers with their sizes; `kept` is None where nothing was removed yet."""
+def show(listed: Sequence[Leftover], remaining: dict[Leftover, str] | None, doctor: object) -> None:
+    """A table of the leftovers with their sizes; `remaining` is None before a removal."""
     if not listed:
         return
     rows = []
     for each in listed:
         files = f"{len(each.files):,} file{'s' * (len(each.files) > 1)}"
         text = f"{files} {each.reason}, {each.bytes / 2**20:,.1f} MiB"
-        if kept is not None and each in kept:
-            text = f"{text}; kept: {kept[each]}"
+        if remaining is not None and each in remaining:
+            text = f"{text}; kept: {remaining[each]}"
         rows.append((str(each.store), text))
-    if kept is not None:
+    if remaining is not None:
         tables.show("removed: no run needs them", rows)
         return
     tables.show("no run needs these", rows)
@@ -105,7 +105,7 @@ def show(listed: Sequence[Leftover], kept: dict[Leftover, str] | None, doctor: o
 
 
 def _superseded(store: Path) -> str:
-    """Why a whole store is not needed; "" for one that is."""
+    """The reason why a whole store is not needed; "" if it is."""
     for suffix, reason in ((NEW, STOPPED), (OLD, REPLACED)):
         if store.name.endswith(suffix):
             root = store.with_name(store.name.removesuffix(suffix))
@@ -114,7 +114,7 @@ def _superseded(store: Path) -> str:
 
 
 def _remove(leftover: Leftover) -> None:
-    """Remove the files, the manifest last: until then the rest is seen to belong to a store."""
+    """Remove the files, the manifest last, so that the rest is recognised as part of a store."""
     for file in sorted(leftover.files, key=lambda file: file.name == MANIFEST_FILE):
         file.unlink(missing_ok=True)
     if not leftover.is_store:

@@ -1,4 +1,4 @@
-"""Columns that a dataset has already, compared with the run's codec, text encoder and experts."""
+"""Compare precomputed columns of a dataset with the run's codec, text encoder and experts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLED = "sampled"
 
 
 def require_fitting(parts: Parts, caches: Sequence[SourceCache]) -> None:
-    """Raise SpecMismatch or ConfigError for columns that are not those of the run's parts.
+    """Raise SpecMismatch or ConfigError for precomputed columns that do not fit the run's parts.
 
     DataError for an expert that neither a dataset without pictures nor a teacher provides.
     """

@@ -16,7 +16,7 @@ TOLERANCE = 0.1  # of the norm: half precision and other kernels differ by a hun
 
 @torch.inference_mode()
 def text_note(parts: Parts, records: RecordSource) -> str:
-    """A note where another encoder made the embeddings, or other captions; "" where they agree.
+    """A note if another encoder made the embeddings, or other captions; "" if they agree.
 
     The files do not name their encoder, and those of one architecture have the same shapes.
     """
@@ -44,6 +44,6 @@ def text_note(parts: Parts, records: RecordSource) -> str:
 
 
 def _error(stored: Tensor, expected: Tensor) -> float:
-    """The norm of the difference, relative to that of what is expected."""
+    """The norm of the difference relative to the norm of the expected embeddings."""
     expected = expected.float()
     return float((stored.float() - expected).norm() / expected.norm().clamp(min=1e-12))

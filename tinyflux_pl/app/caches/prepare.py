@@ -1,4 +1,4 @@
-"""Encode and extract whatever the caches of a run lack."""
+"""Encode and extract the missing rows of a run's caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyflux_pl.app.caches.group_fingerprints import (
 from tinyflux_pl.app.caches.precomputed_text import text_note
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
-from tinyflux_pl.app.caches.waiting import filling, writing
+from tinyflux_pl.app.caches.waiting import locked_for_filling, locked_for_writing
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.progress import say
@@ -64,8 +64,8 @@ def _lock_incomplete(
     """Lock the folder of every source that will be written; a second process waits."""
     for source in sorted(sources, key=lambda source: source.folder):
         if rebuild or not source.is_complete:
-            begun.enter_context(writing(source))
-            filled.enter_context(filling(source, shared))
+            begun.enter_context(locked_for_writing(source))
+            filled.enter_context(locked_for_filling(source, shared))
             for cache in source.caches.values():
                 cache.close()  # another process may have written it while this one waited
 
@@ -97,7 +97,7 @@ def _begin_encodings(parts: Parts, sources: list[Source]) -> None:
 
 def _begin_expert(parts: Parts, sources: list[Source], name: str) -> Any:
     """Describe an expert's group in every source that has it; returns its extractor, if needed."""
-    caches = _having(sources, name)
+    caches = _caches_with_group(sources, name)
     extractor = needed_extractor(parts, name, [cache.records for cache in caches])
     for cache in caches:
         store = cache.store if cache.old_store is None else cache.old_store
@@ -138,7 +138,9 @@ def _encode(parts: Parts, sources: list[Source]) -> None:
 def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> None:
     from tinyflux_pl.extraction.encode import extract
 
-    incomplete = [cache for cache in _having(sources, name) if not cache.store.complete(name)]
+    incomplete = [
+        cache for cache in _caches_with_group(sources, name) if not cache.store.complete(name)
+    ]
     for cache in [cache for cache in incomplete if name in cache.records.precomputed]:
         _copy(parts, cache, name)
         incomplete.remove(cache)
@@ -171,7 +173,7 @@ def _extract(parts: Parts, sources: list[Source], name: str, extractor: Any) -> 
 
 
 def _copy(parts: Parts, cache: SourceCache, group: str) -> None:
-    """Fill a group with the columns that the dataset has already."""
+    """Fill a group with precomputed columns of the dataset."""
     from tinyflux_pl.extraction.precomputed import copy_columns
 
     cache.new_rows[group] = copy_columns(
@@ -186,13 +188,13 @@ def _copy(parts: Parts, cache: SourceCache, group: str) -> None:
     )
 
 
-def _having(sources: list[Source], group: str) -> list[SourceCache]:
+def _caches_with_group(sources: list[Source], group: str) -> list[SourceCache]:
     """The caches of all splits that need this group."""
     return [c for source in sources for c in source.caches.values() if group in c.experts]
 
 
 def num_workers(extractor: Any) -> int:
-    """Copies of a small teacher that work in parallel: one for each thread of the CPU."""
+    """Copies of a small teacher that work in parallel: one for each CPU thread."""
     weights = sum(parameter.nbytes for parameter in extractor.teacher.denoiser.parameters())
     if weights > MAX_THREADED_BYTES or extractor.device.type != "cpu":
         return 1

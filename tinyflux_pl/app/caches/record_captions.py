@@ -1,4 +1,4 @@
-"""The training captions of a run as its records say them, before anything is encoded."""
+"""The training captions of a run, read from its records before anything is encoded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tinyflux_pl.methods.method import Method
 
 
 def require_captions(method: Method, sources: Sequence[Source]) -> None:
-    """Raise ConfigError for captions from which the method could learn nothing."""
+    """Raise ConfigError for captions from which the method can learn nothing."""
     method.require_captions(captions(sources))
 
 
 def captions(sources: Sequence[Source]) -> Iterator[str]:
-    """Every caption, read as far as it is asked for; those made by rule cost their pictures."""
+    """Every caption, lazily; captions of generated data cost drawing their pictures."""
     for source in sources:
         records = source.train.records
         named = records.captions()

@@ -16,13 +16,13 @@ OLD = ".old"
 
 
 def is_unfinished(root: str | Path) -> bool:
-    """True if a swap stopped between its two renames; the next one to write the cache mends it."""
+    """True if a swap stopped between its two renames; the next writer of the cache repairs it."""
     root = Path(root)
     return not root.exists() and root.with_name(root.name + OLD).exists()
 
 
 class Replacement:
-    """The store at `root` and the folder that is written to.
+    """The store at `root`, and the folder that is written to.
 
     While `rebuild` replaces an existing store, that folder lies next to it.
     """
@@ -48,7 +48,7 @@ class Replacement:
             store = CacheStore.open(self.root)
             store.keys.table()
         except CorruptStore as error:
-            print(f"nothing is kept of {self.root}: {error.what}")
+            print(f"nothing can be reused of {self.root}: {error.what}")
             return None
         return store
 

@@ -17,7 +17,7 @@ from tinyflux_pl.cache.sealed_json import MANIFEST_FILE
 from tinyflux_pl.cache.store import ENCODINGS, CacheStore
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import CorruptStore, StaleCache
-from tinyflux_pl.core.interpreter import choosing, extraction
+from tinyflux_pl.core.interpreter import extraction, repeating_choices
 
 MAX_NAMED_SAMPLES = 3  # changed samples that a message names
 
@@ -72,12 +72,12 @@ class SourceCache:
         return CacheStore.open(self.folder)
 
     def close(self) -> None:
-        """Forget the open store: another process may write or replace it before the next use."""
+        """Close the store: another process may write or replace it before the next use."""
         vars(self).pop("store", None)
 
     @property
     def is_complete(self) -> bool:
-        """True if no row has to be written for this run; then several runs may read one cache."""
+        """True if no row has to be written; then several runs may read one cache."""
         return self.exists and all(self.store.complete(group) for group in self.groups)
 
     def require_same_records(self) -> None:
@@ -92,7 +92,7 @@ class SourceCache:
         """The command that rebuilds the caches, and how to keep both the old and the new one."""
         node = self.config.data.sources[self.source]
         other = shlex.quote(f"data.sources.{self.source}.cache={Path(node.cache)}_2")
-        with choosing(run_choices.words(self.config.flags, self.config.overrides)):
+        with repeating_choices(run_choices.choice_words(self.config.flags, self.config.overrides)):
             line = extraction("rebuild=true")
         return f"{line}; or keep both caches: add {other} to this run"
 
@@ -136,13 +136,13 @@ class SourceCache:
         return self._replacement.old
 
     def reusable_rows(self, group: str) -> ReusableRows:
-        """Rows of the old store that a rebuild takes over.
+        """Rows of the old store that a rebuild can reuse.
 
         Reports damaged shards, which it does not.
         """
         reusable = ReusableRows(self.old_store, self.store, group, self.title)
         for fault in reusable.faults:
-            print(f"{self.title}: nothing is kept of {fault}")
+            print(f"{self.title}: nothing can be reused of {fault}")
         return reusable
 
     def finish(self) -> None:
@@ -156,7 +156,7 @@ class SourceCache:
             try:
                 self.store.begin_group(group, self.old_store.group(group).fingerprint)
             except (StaleCache, CorruptStore) as error:
-                print(f"{self.title}: nothing is kept of {group}: {error.what}")
+                print(f"{self.title}: nothing can be reused of {group}: {error.what}")
                 continue
             carry_over(self.reusable_rows(group), self.store)
         self._replacement.finish()

@@ -113,6 +113,6 @@ def datasets(sources: list[Source], in_memory: bool, seed: int = 0) -> tuple[Mix
 
 
 def skipped(sources: list[Source]) -> list[str]:
-    """The files that were left out with the user's consent, each once."""
+    """The files that were skipped with the user's consent, each once."""
     records = [cache.records for source in sources for cache in source.caches.values()]
     return list(dict.fromkeys(line for each in records for line in each.skipped))

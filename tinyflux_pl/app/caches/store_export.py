@@ -14,7 +14,7 @@ MAX_NAMED = 5  # stores that an error names
 
 
 class StoreExport:
-    """`write` a store to a new folder, after it was verified; what cannot be is refused before.
+    """Export a verified store to a new folder; refuse what the format cannot express.
 
     ConfigError unless exactly one of `stores` is there; DataError for a folder that exists, and for
     a store that the original's files cannot express.
@@ -29,11 +29,11 @@ class StoreExport:
         self.folder = Path(target).expanduser()
         if self.folder.exists():
             cure = "name a folder that does not exist yet: export_pt=FOLDER"
-            raise DataError("there is something already", where=str(self.folder), cure=cure)
+            raise DataError("the path exists already", where=str(self.folder), cure=cure)
         export.require_expressible(self.store)
 
     def write(self) -> None:
-        """Write it, and say what is there and what is left out."""
+        """Write the files, and print which groups are written and which are left out."""
         export.write_cache(self.store, self.folder)
         files = sorted(self.folder.iterdir())
         size = sum(file.stat().st_size for file in files) / 2**20
@@ -43,5 +43,5 @@ class StoreExport:
             ("samples", f"{len(self.store):,}, {size:,.1f} MiB"),
         ]
         names = ", ".join(export.left_out(self.store))
-        rows.append(("left out", f"{names}: the original's files have no room for them"))
+        rows.append(("left out", f"{names}: the original's files cannot hold them"))
         tables.show("exported for the original trainer", rows)

@@ -1,4 +1,4 @@
-"""Several processes that need one cache: one that needs it alone waits for the others."""
+"""Locks of caches that several processes use; a process that has to wait shows the progress."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tinyflux_pl.core.file_lock import FILLING, locked
 
 
 @contextmanager
-def writing(source: Source) -> Generator[None]:
-    """Have a source's folder alone, after waiting for a process that has it.
+def locked_for_writing(source: Source) -> Generator[None]:
+    """Hold a source's folder exclusively, after waiting for the process that holds it.
 
     If that process dies, the kernel frees the lock, and one of those that wait continues its work.
     Raises Interrupted if a stop is requested meanwhile.
@@ -29,10 +29,10 @@ def writing(source: Source) -> Generator[None]:
 
 
 @contextmanager
-def filling(source: Source, shared: bool) -> Generator[None]:
-    """Fill a source's caches, within `writing`; a `shared` filling goes on beside others after it.
+def locked_for_filling(source: Source, shared: bool) -> Generator[None]:
+    """Lock a source's caches for filling them, inside `locked_for_writing`.
 
-    One that is not shared waits for those that are.
+    With `shared` several processes may fill them at once; without it this one waits for the others.
     """
     waiting = _Waiting(source)
     with locked(source.folder, FILLING, wait=waiting, shared=shared):
@@ -41,7 +41,7 @@ def filling(source: Source, shared: bool) -> Generator[None]:
 
 
 class _Waiting:
-    """Says for what and for whom this process waits, and shows how far the other one is."""
+    """Prints which process this one waits for, and shows that process's progress."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -50,7 +50,7 @@ class _Waiting:
         self._bar: Any = None
 
     def __call__(self, owner: str) -> None:
-        """Called at every look, as long as `owner` has the lock."""
+        """Called at each attempt to lock, while `owner` has the lock."""
         interruption.poll()
         if owner != self._owner:  # the first, or one that was faster when the first one died
             self._owner = owner
@@ -72,7 +72,7 @@ class _Waiting:
             progress.say(f"waited {seconds:.0f} s for the cache of {self.source.name}")
 
     def _written(self) -> int:
-        """Recorded shards of this run's groups, in the cache or in the one to replace it."""
+        """Number of recorded shards of this run's groups, in the cache or its replacement."""
         count = 0
         for cache in self.source.caches.values():
             folders = [cache.folder, cache.folder.with_name(cache.folder.name + NEW)]
@@ -81,7 +81,7 @@ class _Waiting:
         return count
 
     def _total(self) -> int:
-        """Shards of this run's groups."""
+        """Number of shards of this run's groups."""
         return sum(
             len(cache.groups) * math.ceil(len(cache.records) / cache.config.data.shard_size)
             for cache in self.source.caches.values()

@@ -1,4 +1,4 @@
-"""Check the command line before Hydra reads it: flags, overrides, and every job that they start.
+"""Check the command line before Hydra reads it: flags, overrides, and every resulting job.
 
 Everything here runs before torch is imported, so that a mistake is reported at once.
 """
@@ -46,19 +46,11 @@ class Line:
     multirun: bool
 
 
-def prepare(argv: list[str], root: Path, config_name: str) -> list[str]:
-    """Arguments for Hydra: flags first, free text quoted, folders absolute; idempotent.
+def check_line(argv: list[str], root: Path, script: str) -> Line:
+    """The jobs of a line, and its arguments for Hydra: quoted, folders absolute; idempotent.
 
     Raise ConfigError on a flag, key, group, choice or `_target_` that does not exist or is not
-    allowed.
-    """
-    return check_line(argv, root, config_name).arguments
-
-
-def check_line(argv: list[str], root: Path, script: str) -> Line:
-    """As `prepare`, with the jobs that the line starts.
-
-    For the project's own configuration every plain value is checked too.
+    allowed. For the project's own configuration every plain value is checked too.
     """
     is_project_conf = root == CONF
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
@@ -132,7 +124,7 @@ def added_folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and overrides, wherever they stand; folders made absolute."""
+    """Flags with their values, and overrides, in any order; folders made absolute."""
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(argv)
@@ -159,7 +151,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _flags(flags: list[str]) -> Any:
-    """Hydra's own reading of the flags; raise ConfigError on one that it does not have."""
+    """Parse the flags with Hydra's own parser; raise ConfigError for an unknown one."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()

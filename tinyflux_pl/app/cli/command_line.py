@@ -13,13 +13,13 @@ from typing import Any
 
 from tinyflux_pl.app import from_image
 from tinyflux_pl.app.cli import help_text, process_settings, standard_streams, sweep_job
-from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line, prepare
+from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line
 from tinyflux_pl.config import blocked_packages, command_words, redact
 from tinyflux_pl.core import console_log, interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError
 from tinyflux_pl.core.printable import printable
 
-__all__ = ["CONF", "prepare", "run"]
+__all__ = ["CONF", "run"]
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
         try:
             print(help_text.help_page(config_name, [root]), flush=True)
         except BrokenPipeError:
-            sys.exit(_reader_left())
+            sys.exit(_broken_pipe_exit_code())
         return
 
     import hydra
@@ -64,11 +64,11 @@ def run(
     task.__module__ = config_name  # Hydra takes the job's name from it
     try:
         with checked_loader.installed():
-            line = check_line(from_image.line(sys.argv[1:]), root, config_name)
+            line = check_line(from_image.with_recorded_overrides(sys.argv[1:]), root, config_name)
             if any(flag in line.arguments for flag in ("--help", "-h")):
                 print(help_text.help_page(config_name, [root, *added_folders(line.arguments)]))
                 return
-            if main is None and len(line.jobs) > 1 and _run_here(line.arguments):
+            if main is None and len(line.jobs) > 1 and _runs_locally(line.arguments):
                 _check_jobs(config_name, line.jobs)
             sys.argv[1:] = line.arguments
             hydra.main(version_base=None, config_path=str(root), config_name=config_name)(task)()
@@ -79,9 +79,9 @@ def run(
 
         codes.append(_report(explained(error)))
     except BrokenPipeError:
-        codes.append(_reader_left())
+        codes.append(_broken_pipe_exit_code())
     except OSError as error:  # Hydra's, at a folder that cannot be made
-        codes.append(_report(error if hasattr(error, "reported") else _of_the_system(error)))
+        codes.append(_report(error if hasattr(error, "reported") else _system_error(error)))
     except Exception as error:  # unexpected: its traceback, masked
         codes.append(_report(error))
     except KeyboardInterrupt:
@@ -91,13 +91,13 @@ def run(
         sys.exit(max(codes))
 
 
-def _reader_left() -> int:
-    """The exit code where the reader of a pipe left, as `| head` does."""
+def _broken_pipe_exit_code() -> int:
+    """The exit code after the reader of a pipe has closed it, as `| head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
     return 141
 
 
-def _run_here(arguments: Sequence[str]) -> bool:
+def _runs_locally(arguments: Sequence[str]) -> bool:
     """True if the jobs run on this machine: another one may have another GPU."""
     return not any(a.lstrip("+").startswith("hydra/launcher=submitit") for a in arguments)
 
@@ -116,8 +116,8 @@ def _check_jobs(name: str, jobs: Sequence[dict[str, Any]]) -> None:
             raise
 
 
-def _of_the_system(error: OSError) -> TinyFluxError:
-    """A refusal of the system outside a job, with its file."""
+def _system_error(error: OSError) -> TinyFluxError:
+    """An operating-system error outside a job as one of ours, with its file."""
     where = str(error.filename or "this machine")
     cure = "choose another folder (run=NAME, paths.root=FOLDER), or give this user the right to it"
     return ConfigError(
@@ -163,7 +163,7 @@ def _job(
         redact.check(resolved)
         flags = command_words.flags(list(argv[1:]), sweep)
         context = {"run_dir": str(folder), "overrides": overrides, "flags": flags}
-        recipe = functools.partial(_called, main)
+        recipe = functools.partial(_run_recipe, main)
         if sweep:
             result = sweep_job.run(recipe, {**resolved, **context}, argv)
         else:
@@ -174,7 +174,7 @@ def _job(
         code = _report(error)
         codes.append(code)
         if not here:
-            raise sweep_job.portable(error) from None
+            raise sweep_job.picklable_error(error) from None
         if sweep and not isinstance(error, Interrupted):
             raise
         sys.exit(code)
@@ -183,8 +183,8 @@ def _job(
     return result
 
 
-def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """The recipe's result. A full disk or a missing permission raises DiskFull or NotWritable."""
+def _run_recipe(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """Run the recipe; a full disk or a missing permission raises DiskFull or NotWritable."""
     try:
         with interruption.listening(), console_log.warnings_above_bars():
             return main(config)
@@ -192,7 +192,7 @@ def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
         file = Path(str(error.filename or config["run_dir"]))
         cure = "write elsewhere: paths.root=/another/disk"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = f"no room to write {file.name}"
+            what = f"no space to write {file.name}"
             raise DiskFull(
                 what, where=str(file.parent), cure=f"free some space, or {cure}"
             ) from error
@@ -207,12 +207,12 @@ def _called(main: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
 
 def _report(error: Exception) -> int:
     """Print an error once, redacted, with its traceback if it is none of ours; its exit code."""
-    ours = isinstance(error, TinyFluxError)
+    is_known = isinstance(error, TinyFluxError)
     if not getattr(error, "reported", False):
         vars(error)["reported"] = True  # travels with the error out of a sweep's job
         if "tqdm" in sys.modules and not isinstance(error, ConfigError):
             print(file=sys.stderr)  # a bar may have been left in the middle of its line
         debug = os.environ.get("TINYFLUX_DEBUG") == "1"
-        trace = "".join(traceback.format_exception(error)) if debug or not ours else ""
-        print(printable(redact.redact(trace + (str(error) if ours else ""))), file=sys.stderr)
-    return error.exit_code if ours else 1
+        trace = "".join(traceback.format_exception(error)) if debug or not is_known else ""
+        print(printable(redact.redact(trace + (str(error) if is_known else ""))), file=sys.stderr)
+    return error.exit_code if is_known else 1

@@ -1,4 +1,4 @@
-"""`--help` of a script, from the comments of conf/: nothing is composed or built."""
+"""`--help` of a script, from the comments in conf/, without composing a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job of a sweep leaves the process as it was: the next one starts as if it were alone."""
+"""Isolation of sweep jobs: each job leaves the process state as it found it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def isolated() -> Generator[None]:
     state, done = random.getstate(), False
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(_torch_as_it_is())
+        stack.enter_context(_restored_torch_settings())
         try:
             yield
             done = True
@@ -42,7 +42,7 @@ def isolated() -> Generator[None]:
 
 
 @contextmanager
-def _torch_as_it_is() -> Generator[None]:
+def _restored_torch_settings() -> Generator[None]:
     import numpy as np
     import torch
 

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 SPINS = 1000  # turns of a loop in which a waiting thread watches for work before it sleeps
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_FROM_HEAP = 2**25  # bytes; the most that glibc takes for M_MMAP_THRESHOLD
-KEPT_FREE = 2**29  # bytes at the end of the heap that are not given back
+MAX_FREE_HEAP = 2**29  # bytes at the end of the heap that are not given back
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 WAITING_OF = "KMP_"  # LLVM's and Intel's OpenMP
 ALLOCATING = ("GLIBC_TUNABLES", "LD_PRELOAD")
@@ -47,7 +47,7 @@ def _set_by_user(environment: MutableMapping[str, str], names: tuple[str, ...], 
 
 
 def _keep_pages() -> bool:
-    """Tell glibc to keep freed pages; False with another C library."""
+    """Configure glibc to keep freed pages; False with another C library."""
     try:
         if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
             return False
@@ -56,7 +56,7 @@ def _keep_pages() -> bool:
             library.mallopt(option, value) == 1
             for option, value in (
                 (M_MMAP_THRESHOLD, LARGEST_FROM_HEAP),
-                (M_TRIM_THRESHOLD, KEPT_FREE),
+                (M_TRIM_THRESHOLD, MAX_FREE_HEAP),
             )
         )
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Output that never fails for what a terminal cannot show, and arguments that are text."""
+"""Output streams that never fail to encode, and arguments decoded as text."""
 
 from __future__ import annotations
 

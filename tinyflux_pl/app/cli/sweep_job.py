@@ -48,7 +48,7 @@ def run(
 
 @contextmanager
 def ranks_run_this_job(argv: Sequence[str], lines: Sequence[str], folder: Path) -> Generator[None]:
-    """Within the block, Lightning starts the other ranks of a job with a line for this job alone.
+    """Inside, Lightning starts the other ranks of a job with a command line for this job alone.
 
     It repeats the line of the process, which in a sweep would start the sweep once more, and in a
     process of joblib or submitit is none of ours.
@@ -70,8 +70,8 @@ def ranks_run_this_job(argv: Sequence[str], lines: Sequence[str], folder: Path) 
         sys.argv, main.__spec__, holder.cfg = before
 
 
-def portable(error: Exception) -> TinyFluxError:
-    """The error in a form that another process can receive: its message and its exit code."""
+def picklable_error(error: Exception) -> TinyFluxError:
+    """The error in a form that can be sent to another process: its message and exit code."""
     plain = TinyFluxError(str(error))
     vars(plain).update(exit_code=getattr(error, "exit_code", 1), reported=True)
     return plain

@@ -51,7 +51,7 @@ def budget(
     evaluated: int,
     extraction: float = 0.0,
 ) -> Budget:
-    """The budget of a run; its final evaluation draws `evaluated` pictures.
+    """The budget of a run whose final evaluation draws `evaluated` pictures.
 
     `extraction`: seconds that its caches still take.
     """
@@ -90,7 +90,7 @@ def budget(
 
 
 def _largest_stage(dry_run: Any) -> tuple[str, int]:
-    """The stage that takes the most memory, as predicted or as measured, and its bytes."""
+    """The stage that needs the most memory, predicted or measured, and its bytes."""
     counts = {s.name: max(s.total, dry_run.measured[s.name] or 0) for s in dry_run.plan.stages}
     name = max(counts, key=counts.__getitem__)
     return name, counts[name]

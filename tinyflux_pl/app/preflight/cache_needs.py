@@ -1,4 +1,4 @@
-"""The groups of a run's caches, and the rows, bytes and files that they lack; writes nothing."""
+"""The groups of a run's caches, and their missing rows, bytes and files; writes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES_PER_SHARD = 2  # the shard and its record
 
 @dataclass(frozen=True)
 class GroupNeed:
-    """One group of one store: rows in total, rows that are missing, and their files."""
+    """One group of one store: all rows, missing rows, and their files."""
 
     source: str
     split: str
@@ -39,7 +39,7 @@ class GroupNeed:
 
 
 def needs(cache: SourceCache) -> list[GroupNeed]:
-    """The groups of one split. Seals and sizes of all shards are checked: CorruptStore."""
+    """The groups of one split; CorruptStore if a seal or the size of a shard is wrong."""
     total = len(cache.records)
     shard_size = cache.store.shard_size if cache.exists else cache.config.data.shard_size
     cached = cache.store.groups() if cache.exists else {}
@@ -54,7 +54,7 @@ def needs(cache: SourceCache) -> list[GroupNeed]:
 
 
 def sampled(parts: Parts, sources: Sequence[Source]) -> list[Source]:
-    """The run's sources, with a few samples in memory in place of their stores."""
+    """The run's sources, with a few samples in memory instead of their stores."""
 
     def sampled_cache(cache: SourceCache) -> SourceCache:
         replaced = copy.copy(cache)
@@ -96,7 +96,7 @@ def check_fingerprints(parts: Parts, sources: Sequence[Source]) -> None:
 def check_shards(
     sources: Sequence[Source], caches: Sequence[GroupNeed], seed: int, run: str | int
 ) -> None:
-    """Hash one shard of each complete group; CorruptStore for a damaged one.
+    """Verify the hash of one shard of each complete group; CorruptStore for a damaged one.
 
     The run's name selects the shard, so that different runs check different ones.
     """

@@ -47,7 +47,7 @@ class Survey:
 
 
 class _SizeRecorder:
-    """Records that note the size of every picture read through them."""
+    """Records that count the size of every picture read through them."""
 
     def __init__(self, records: Any, sizes: OriginalSizes) -> None:
         self.records = records
@@ -80,7 +80,7 @@ def records_of(
     hint: str | None = None,
     limit: int | None = None,
 ) -> tuple[dict[str, Any], DataError | None]:
-    """The records of each split of a source, given their nodes.
+    """The records of each split of a source, from their nodes.
 
     With `lenient`, records that refuse are replaced by those still readable, and the refusal is
     returned with them. Without `write`, nothing about decoded images is stored. `hint` and `limit`

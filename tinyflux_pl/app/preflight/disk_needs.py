@@ -1,4 +1,4 @@
-"""The disk space that a run will write, compared with what the disks have free."""
+"""The disk space that a run will write, compared with the free space."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def run_needs(
     callbacks, folder, steps = config.callbacks, Path(config.run_dir), config.steps
     saves, previews = callbacks.checkpoint, callbacks.preview
     present = len(list((folder / "checkpoints").glob("[!.]*/manifest.json")))
-    kept = min(saves.keep, num_events(start, steps, saves.every_steps) + present)
-    kept += saves.keep if saves.every_epochs else 0
-    written = max(0, kept - present) + 1
+    num_kept = min(saves.keep, num_events(start, steps, saves.every_steps) + present)
+    num_kept += saves.keep if saves.every_epochs else 0
+    written = max(0, num_kept - present) + 1
     pictures = num_events(start, steps, previews.every_steps)
     picture_bytes = 3 * image_size[0] * image_size[1] * previews.count
     rows = (steps - start) // max(1, callbacks.log_every_steps) + 1
@@ -57,7 +57,7 @@ def run_needs(
 
 
 def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[DiskNeed]:
-    """The needs of groups that lack rows, sized by the rows of the samples' in-memory stores."""
+    """Disk needs of groups with missing rows, from the row sizes of the in-memory samples."""
     caches_by_split = {(c.source, c.split): c for s in samples for c in s.caches.values()}
     needs = []
     for need in caches:
@@ -68,8 +68,8 @@ def cache_disk(caches: Sequence[GroupNeed], samples: Sequence[Source]) -> list[D
     return needs
 
 
-def require_room(needs: Sequence[DiskNeed]) -> None:
-    """Raise NotWritable, or DiskFull unless every disk has room for the bytes and files."""
+def require_space(needs: Sequence[DiskNeed]) -> None:
+    """Raise NotWritable, or DiskFull unless every disk has space for the bytes and files."""
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
         disks.setdefault(_existing_folder(need.folder).stat().st_dev, []).append(need)
@@ -77,7 +77,7 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
         folder = _existing_folder(on_disk[0].folder)
         num_bytes = round(sum(need.bytes for need in on_disk) * SLACK)
         num_files = sum(need.files for need in on_disk)
-        free_bytes, free_files = room(folder)
+        free_bytes, free_files = free_space(folder)
         if num_bytes > free_bytes:
             raise DiskFull(
                 f"the run will write {size(num_bytes)} ({summary(on_disk)}), but "
@@ -87,8 +87,8 @@ def require_room(needs: Sequence[DiskNeed]) -> None:
             )
         if free_files is not None and num_files > free_files:
             raise DiskFull(
-                f"the run will write {num_files:,} files, but the disk has room for {free_files:,} "
-                "more",
+                f"the run will write {num_files:,} files, but the disk has space for "
+                f"{free_files:,} more",
                 where=str(folder),
                 cure=f"remove files, {ELSEWHERE}, or raise data.shard_size",
             )
@@ -103,20 +103,20 @@ def summary(needs: Sequence[DiskNeed]) -> str:
     return ", ".join(f"{kind} {size(count)}" for kind, count in kinds.items())
 
 
-def room(folder: Path) -> tuple[int, int | None]:
-    """Bytes and files that this user may still write; None: the number of files is unlimited."""
+def free_space(folder: Path) -> tuple[int, int | None]:
+    """Free bytes and files for this user; None: the number of files is unlimited."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
 
 def num_events(start: int, steps: int, every: int) -> int:
-    """Number of events after `start`: one every `every` steps, and one at the end."""
+    """Number of events after step `start`: one every `every` steps, and one at the end."""
     regular = steps // every - start // every if every else 0
     return regular + bool(not every or steps % every)
 
 
 def _existing_folder(folder: Path) -> Path:
-    """The nearest existing folder; NotWritable where nothing can be made in it."""
+    """The nearest existing parent; NotWritable if nothing can be created in it."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():

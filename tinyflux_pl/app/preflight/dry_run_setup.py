@@ -94,7 +94,7 @@ def _stages(
 
 
 def cure(parts: Parts[Train], sizes: Sizes, stage: str, fitting: int) -> str:
-    """Keys to change for a stage that does not fit.
+    """The keys to change for a stage that does not fit.
 
     `fitting` is the largest micro-batch of one rank that does; 0: none.
     """

@@ -1,4 +1,4 @@
-"""Notes on what a run can be expected to learn, printed before it starts."""
+"""Notes on the results that a run can be expected to reach, printed before it starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinyflux_pl.data.training_captions import PARSERS
 EMBEDDED = "tinyflux_pl.experts.teacher.embedded"
 
 
-def of_schedule(config: Train) -> list[str]:
+def schedule_notes(config: Train) -> list[str]:
     """A note on a warm-up that is longer than the run."""
     steps, warmup = config.steps, config.schedule.get("warmup_steps", 0)
     if warmup < steps:
@@ -21,13 +21,13 @@ def of_schedule(config: Train) -> list[str]:
     ]
 
 
-def of_pictures(
+def picture_notes(
     config: Train,
     sources: list[Source],
     parameters: int,
     size: tuple[int, int],
 ) -> list[str]:
-    """Notes on a user's own pictures: their number, size and repetitions; [] for other data."""
+    """Notes on the number, size and repetitions of a user's own pictures; [] for other data."""
     records = [source.train.records for source in sources]
     count = sum(len(each) for each in records if each.reads_files)
     if not count:
@@ -58,8 +58,8 @@ def of_pictures(
     return notes
 
 
-def of_teachers(config: DataJob) -> list[str]:
-    """A note if the project's embedded teachers are shown pictures of a kind they never saw."""
+def teacher_notes(config: DataJob) -> list[str]:
+    """A note if embedded teachers extract from a kind of pictures that they were not trained on."""
     teachers = {name: config.teacher.node(name) for name in config.experts}
     embedded = [
         name
@@ -81,13 +81,13 @@ def of_teachers(config: DataJob) -> list[str]:
 
 
 def _is_drawn_by_rule(node: Node) -> bool:
-    """True for the records of a task with a grammar, under whichever name they are configured."""
+    """True for a task with a grammar, under whichever name it is configured."""
     modules = {grammar.rpartition(".")[0] + ".records" for grammar in PARSERS.values()}
     return str(current_target(node["_target_"])).rpartition(".")[0] in modules
 
 
-def of_maps(config: DataJob) -> list[str]:
-    """A note that prompts are not read back where pictures follow maps."""
+def map_notes(config: DataJob) -> list[str]:
+    """A note that prompt accuracy is not measured where pictures follow maps."""
     if config.data.hint is None or not config.data.evaluation_prompts:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The rows that the caches lack, with bytes and seconds by group, measured on a few samples."""
+"""Missing rows of the caches, with bytes and seconds by group, measured on a few samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tinyflux_pl.core.precision import autocast, check_dtype
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """One group's missing rows with the bytes and seconds that they will take."""
+    """One group's missing rows with their bytes and seconds."""
 
     need: GroupNeed
     bytes: int
@@ -32,7 +32,7 @@ class GroupPlan:
 def extraction_plan(
     parts: Parts, needs: Sequence[GroupNeed], sources: Sequence[Source], samples: Sequence[Source]
 ) -> list[GroupPlan]:
-    """The plan of every group that lacks rows; each is measured once a source, in training order.
+    """The plan of every incomplete group; each is measured once a source, in training order.
 
     `samples`: the sources with a few rows in memory (cache_needs.sampled). Seconds are those of two
     samples at once, reading included; larger batches take less on a GPU.

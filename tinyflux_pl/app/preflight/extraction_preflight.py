@@ -1,4 +1,4 @@
-"""The preflight of extract.py: stale groups, disk space, and a table of what will be cached."""
+"""The preflight of extract.py: stale groups, disk space, and a table of the missing rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyflux_pl.app.preflight.extraction_plan import extraction_plan
 
 
 def check(parts: Parts, sources: Sequence[Source]) -> None:
-    """Show the rows, bytes and time that complete caches take; nothing where they are complete.
+    """Show the rows, bytes and time of the missing rows; nothing if the caches are complete.
 
     Nothing either after a rebuild that stopped in its last moment: the extraction mends it.
     Raises StaleCache for groups of other inputs, DiskFull and NotWritable. Reads every record
@@ -30,6 +30,6 @@ def check(parts: Parts, sources: Sequence[Source]) -> None:
         cache.records.check()
     samples = cache_needs.sampled(parts, sources)
     plans = extraction_plan(parts, needs, sources, samples)
-    disk_needs.require_room(disk_needs.cache_disk(needs, samples))
+    disk_needs.require_space(disk_needs.cache_disk(needs, samples))
     table = tables.extraction(plans)
     printed.show(table.heading, table.rows)

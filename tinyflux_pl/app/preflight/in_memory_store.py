@@ -1,4 +1,4 @@
-"""A few samples encoded in memory, in place of a store that is not complete yet."""
+"""A few samples encoded in memory, in place of an incomplete store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAPTION_END_BYTES = 8  # of the offset that ends a caption
 
 
 class InMemoryStore:
-    """A few records of the largest frame, as cache.dataset reads a store.
+    """A few records of the largest frame, with the interface of a store that cache.dataset reads.
 
     Experts' buckets are constants.
 
@@ -113,5 +113,5 @@ def samples_of(records: RecordSource) -> range:
 
 
 def _constant(shape: tuple[int, ...], cells: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Finite values; those of a map sum to 1, as a teacher's do."""
+    """Finite values; maps sum to 1, as a teacher's do."""
     return torch.full(shape, 1 / max(1, torch.Size(cells).numel()), dtype=dtype)

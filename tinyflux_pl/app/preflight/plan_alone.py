@@ -1,4 +1,4 @@
-"""preflight=plan, and preflight=only of a release without its weights: memory by arithmetic."""
+"""preflight=plan, and preflight=only without the release's weights: a memory plan alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def with_plan_alone(recipe: Recipe) -> Recipe:
 
 
 def _lacks_weights(config: Train) -> bool:
-    """True for a release that was not named."""
+    """True for a release whose weights are not named."""
     model = config.model
     named = model.get("weights") or config.init or model.get("random_weights")
     return "weights" in model and not named

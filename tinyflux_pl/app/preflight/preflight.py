@@ -44,7 +44,7 @@ SAMPLED = (
 
 
 class Preflight:
-    """Everything known of a run before its first step; raises what would end it later.
+    """Checks a run before its first step; raises what would end it later.
 
     preflight=false leaves out what takes seconds: reading every record, and the dry run. Nothing
     stays on disk. Only rank 0 checks.
@@ -67,13 +67,13 @@ class Preflight:
         self.sizes = sizes(self.config.hardware)
         if plan is not None:
             report.division(plan)
-        report.notes(expectations.of_schedule(self.config))
-        report.notes(expectations.of_teachers(self.config))
-        report.notes(expectations.of_maps(self.config))
+        report.notes(expectations.schedule_notes(self.config))
+        report.notes(expectations.teacher_notes(self.config))
+        report.notes(expectations.map_notes(self.config))
         self._read_data(thorough)
-        self._check_room()
+        self._check_space()
         size = self.parts.image_size
-        report.notes(expectations.of_pictures(self.config, self._sources, self.parameters, size))
+        report.notes(expectations.picture_notes(self.config, self._sources, self.parameters, size))
         if thorough and start < self.config.steps:
             self._dry_run()
 
@@ -143,7 +143,7 @@ class Preflight:
             cache.source, cache.split, cache.records, frame, cache.folder, text
         )
 
-    def _check_room(self) -> None:
+    def _check_space(self) -> None:
         """Check disk and memory by arithmetic; the network is built on the meta device."""
         with torch.device("meta"):
             network = self.parts.student()
@@ -164,7 +164,7 @@ class Preflight:
         self.writes += disk_needs.run_needs(
             self.config, self.start, checkpoint, self.parts.image_size
         )
-        disk_needs.require_room(self.writes)
+        disk_needs.require_space(self.writes)
 
     def _dry_run(self) -> None:
         """Take a few steps with the caches or, where they are incomplete, with the samples."""
@@ -202,7 +202,7 @@ class Preflight:
         printed.show(table.heading, table.rows)
 
     def _num_evaluated(self) -> int:
-        """Pictures that the final evaluation draws."""
+        """Number of pictures that the final evaluation draws."""
         if self.config.data.hint is not None:
             return 0
         splits = [len(source.train.records.prompt_splits) for source in self._sources]

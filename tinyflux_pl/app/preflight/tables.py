@@ -30,7 +30,7 @@ Rows = list[tuple[str, str]]
 
 
 class Table(NamedTuple):
-    """Rows of a label and a text, with a heading for the console and a name for the loggers."""
+    """Rows of a label and a text, with a title for the console and a name for the loggers."""
 
     name: str
     heading: str
@@ -58,7 +58,7 @@ def dataset(
 
 
 def frames(records: dict[str, RecordSource], batch: int) -> Table | None:
-    """Pictures of each frame by source/split, and batches an epoch; None where all are alike."""
+    """Pictures of each frame by source/split, and batches an epoch; None for a single frame."""
     rows: Rows = []
     for name, each in records.items():
         segments = each.segments

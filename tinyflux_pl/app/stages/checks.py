@@ -1,4 +1,4 @@
-"""The checks of all stages before the first one trains."""
+"""Checks of all stages before the first one trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinyflux_pl.app.cli.check_line import CONF, check_line
 from tinyflux_pl.app.stages import finished, stand_in
-from tinyflux_pl.app.stages.composition import PlannedStage, assignment, of_stage
+from tinyflux_pl.app.stages.composition import PlannedStage, assignment, stage_error
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
@@ -18,7 +18,7 @@ FILLED_IN = ("run_dir", "stages", "overrides", "flags", "sweep", "swept", "trial
 
 
 def check(config: Train, stages: Sequence[PlannedStage]) -> frozenset[str]:
-    """Compose and check every stage; the names of those that are finished.
+    """Compose and check every stage; returns the names of the finished ones.
 
     Untrained weights in a temporary folder stand in for runs that are not finished, so that the
     stages after them meet the sizes that they will have. ConfigError with the stage's name.
@@ -48,7 +48,7 @@ def check(config: Train, stages: Sequence[PlannedStage]) -> frozenset[str]:
                 if stage.name in linked:
                     stand_in.write(parts, runs[stage.name])
             except TinyFluxError as error:
-                raise of_stage(stage.name, error) from error
+                raise stage_error(stage.name, error) from error
     return frozenset(done)
 
 

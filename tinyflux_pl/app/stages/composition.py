@@ -1,4 +1,4 @@
-"""The configuration of each stage, composed as train.py composes its command line."""
+"""The configuration of each stage, composed as train.py composes its own command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_STAGE = ("run", "resume", "stages", "preflight")
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage: its name, its run's folder, and the words of its command, links to runs apart."""
+    """A stage: its name, its run folder, and its command line, without links to other runs."""
 
     name: str
     folder: Path
@@ -31,7 +31,7 @@ class PlannedStage:
     flags: tuple[str, ...]
 
     def lines(self, runs: Mapping[str, Path]) -> list[str]:
-        """All words, with the folders of earlier stages' runs by name."""
+        """All overrides, with the folders of earlier stages' runs by name."""
         links = [assignment(key, str(runs[source])) for key, source in self.keys.link.items()]
         return [*self.words, *links]
 
@@ -44,8 +44,8 @@ class PlannedStage:
         return {**plain, "run_dir": str(self.folder), "overrides": typed, "flags": [*self.flags]}
 
 
-def planned(config: Train) -> list[PlannedStage]:
-    """The stages of a command, in order; words of the command line hold for every stage."""
+def plan_stages(config: Train) -> list[PlannedStage]:
+    """The stages of a command, in order; overrides of the command line apply to every stage."""
     common = _common_words(config.overrides)
     stages = []
     for name, keys in config.stages.items():
@@ -59,28 +59,28 @@ def planned(config: Train) -> list[PlannedStage]:
     return stages
 
 
-def of_stage(name: str, error: TinyFluxError) -> ConfigError:
-    """The error of a stage's configuration, with the stage's name."""
+def stage_error(name: str, error: TinyFluxError) -> ConfigError:
+    """A configuration error with the stage's name added."""
     return ConfigError(f"stage {name!r}: {error.what}", where=error.where, cure=error.cure)
 
 
 def _common_words(overrides: Sequence[str]) -> list[str]:
-    """The command's words that every stage is given; ConfigError for those that only one can be."""
+    """The command's overrides for all stages; ConfigError for keys that only one can have."""
     words = [shlex.split(line)[0] for line in overrides]
-    words = [line for line in words if not _is_of_command(_key(line))]
+    words = [line for line in words if not _belongs_to_command(_key(line))]
     _refuse(words, REFUSED, "the command line")
     return words
 
 
-def _is_of_command(key: str) -> bool:
-    """True for a word that no stage is given."""
+def _belongs_to_command(key: str) -> bool:
+    """True for a key of the command as a whole, which no stage gets."""
     if key.startswith("hydra"):
         return key != "hydra.searchpath"
     return key.partition(".")[0] in OF_COMMAND
 
 
 def _refuse(lines: Sequence[str], keys: Sequence[str], where: str) -> None:
-    """Raise ConfigError for a word with one of the keys."""
+    """Raise ConfigError for an override of one of the keys."""
     for line in lines:
         if _key(line) in keys:
             cure = "give it to one stage, or to a run of its own"
@@ -88,7 +88,7 @@ def _refuse(lines: Sequence[str], keys: Sequence[str], where: str) -> None:
 
 
 def _until(until: Until | None) -> list[str]:
-    """The words of an early stop at a threshold alone."""
+    """The overrides of an early stop at a threshold."""
     if until is None:
         return []
     key = "callbacks.early_stopping"
@@ -110,7 +110,7 @@ def _keys(lines: Sequence[str]) -> set[str]:
 
 
 def assignment(key: str, text: str) -> str:
-    """A word of Hydra's that gives a key a text."""
+    """A Hydra override that sets a key to a text."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"

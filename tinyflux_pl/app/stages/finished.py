@@ -1,4 +1,4 @@
-"""The state of a stage's run: new, begun, or finished as its configuration asks."""
+"""The state of a stage's run: new, begun, or finished as configured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDING = ("steps", "callbacks.early_stopping")  # keys that say where a run ends
 
 
 def results(folder: Path) -> dict[str, Any] | None:
-    """The final measurements of a folder's run; None for one that has not ended."""
+    """The final measurements of a run; None if it has not ended."""
     file = folder / RESULTS
     return files.read_json(file) if file.is_file() else None
 
@@ -59,7 +59,7 @@ def require_new(stages: Sequence[PlannedStage]) -> None:
 
 
 def require_unused(name: str, later: Sequence[PlannedStage]) -> None:
-    """Raise ConfigError if a stage after the unfinished one has begun from what it was before."""
+    """Raise ConfigError if a later stage has begun from an unfinished one."""
     for stage in later:
         if _has_begun(stage.folder):
             raise ConfigError(

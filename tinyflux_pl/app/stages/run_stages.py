@@ -1,4 +1,4 @@
-"""The recipe of a command with stages: check all of them, then train what is not finished."""
+"""The recipe of a command with stages: check all, then train the unfinished ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyflux_pl.app import tables
 from tinyflux_pl.app.cli.job_isolation import isolated
 from tinyflux_pl.app.cli.sweep_job import ranks_run_this_job
 from tinyflux_pl.app.stages import checks, finished
-from tinyflux_pl.app.stages.composition import PlannedStage, planned
+from tinyflux_pl.app.stages.composition import PlannedStage, plan_stages
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.config.stage_schema import check_order
 from tinyflux_pl.core.errors import ConfigError, Interrupted
@@ -30,7 +30,7 @@ def run(config: Train, train: Recipe) -> Any:
     """
     _require_possible(config)
     check_order(config.stages)
-    stages = planned(config)
+    stages = plan_stages(config)
     with _hydra_unchanged():
         done = checks.check(config, stages)
         result: Any = 0
@@ -50,7 +50,7 @@ def run(config: Train, train: Recipe) -> Any:
 
 
 def _require_possible(config: Train) -> None:
-    """Raise ConfigError for keys that a command with stages cannot follow."""
+    """Raise ConfigError for keys that do not work with stages."""
     if config.preflight == "plan":
         cure = "give it to each stage's own run"
         raise ConfigError("preflight=plan plans one run", where="preflight", cure=cure)
@@ -62,7 +62,7 @@ def _require_possible(config: Train) -> None:
 def _trained(
     stage: PlannedStage, stages: Sequence[PlannedStage], config: Train, train: Recipe
 ) -> Any:
-    """Train one stage; Interrupted names the command of all stages."""
+    """Train one stage; an Interrupted error names the command of all stages."""
     from tinyflux_pl.app import resume
 
     runs = {other.name: other.folder for other in stages}
@@ -76,7 +76,7 @@ def _trained(
 
 
 def _row(stage: PlannedStage, *, before: bool) -> tuple[str, str]:
-    """Name, and steps, time, what ended it, figures and folder."""
+    """Name of the stage, and steps, time, reason of the end, results and folder."""
     measured = finished.results(stage.folder) or {}
     steps = f"{measured['steps']:,} steps in {measured['seconds'] / 60:.1f} min"
     words = [steps, *(["finished before"] if before else [])]
@@ -87,7 +87,7 @@ def _row(stage: PlannedStage, *, before: bool) -> tuple[str, str]:
 
 @contextmanager
 def _hydra_unchanged() -> Generator[None]:
-    """Restore Hydra's own state after the block, in which configurations are composed."""
+    """Restore Hydra's global state after the block, in which configurations are composed."""
     from hydra.core.singleton import Singleton
 
     state = Singleton.get_state()

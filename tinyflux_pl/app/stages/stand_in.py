@@ -1,4 +1,4 @@
-"""An untrained checkpoint in the place of a stage's run, for the checks of the stages after it."""
+"""An untrained checkpoint in place of a stage's run, to check the stages after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write(parts: Parts[Train], run_dir: Path) -> None:
-    """Write a checkpoint of step 0 as the stage's run will, with newly initialised weights."""
+    """Write a checkpoint of step 0 as the stage's run will, with new weights."""
     from tinyflux_pl.checkpoints import directory
 
     network = parts.student()

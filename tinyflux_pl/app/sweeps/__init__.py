@@ -1,1 +1,1 @@
-"""Several jobs of one command: how each ended, their table, and a search over their values."""
+"""Sweeps: the jobs of one command, how each ended, their table, and hyperparameter search."""

@@ -1,4 +1,4 @@
-"""One job of a sweep: it writes its row when it begins and when it ends, and renews the table."""
+"""One job of a sweep: writes its row at its start and end, and updates the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("validation_loss", "prompt_accuracy", "prompt_accuracy_held_out", "im
 
 @dataclass
 class Outcome:
-    """The result of a job's recipe, to be set within `recorded`."""
+    """The result of a job's recipe, to be set inside `recorded`."""
 
     value: Any = None
 
@@ -58,9 +58,10 @@ def recorded(
         error, exit_code = stop.what, stop.exit_code
         raise
     except Exception as failure:
-        ours = isinstance(failure, TinyFluxError)
-        state, exit_code = rows.FAILED, failure.exit_code if ours else 1
-        error = failure.what if ours else f"{type(failure).__name__}: {failure}".splitlines()[0]
+        has_message = isinstance(failure, TinyFluxError)
+        state, exit_code = rows.FAILED, failure.exit_code if has_message else 1
+        text = failure.what if has_message else f"{type(failure).__name__}: {failure}"
+        error = text if has_message else text.splitlines()[0]
         raise
     finally:
         row = row.ended(
@@ -75,7 +76,7 @@ def recorded(
 
 
 def _publish(row: rows.Row, sweep_dir: Path) -> None:
-    """Write the row and the table; a job does not fail because a disk refuses them."""
+    """Write the row and the table; a disk error does not fail the job."""
     try:
         row.write(sweep_dir)
         table.write(sweep_dir)

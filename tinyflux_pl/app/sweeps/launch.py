@@ -1,4 +1,4 @@
-"""Launching numbered jobs, so that the failure of one stops no other, and none starves another."""
+"""Launch numbered jobs, so that the failure of one stops no other, and CPU threads are shared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JobsFailed(TinyFluxError):
 
 
 def launch(sweeper: Any, jobs: Mapping[int, Sequence[str]]) -> dict[int, Row]:
-    """Launch jobs by their numbers, and wait for them; returns a row for each of them."""
+    """Launch the jobs, and wait for them; returns a row for each."""
     sweep_dir = Path(str(sweeper.config.hydra.sweep.dir))
     if not is_rank_zero():
         sweeper.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs))
@@ -44,7 +44,7 @@ def launch(sweeper: Any, jobs: Mapping[int, Sequence[str]]) -> dict[int, Row]:
                     sweeper.launcher.launch(lines, initial_job_idx=first)
             except Exception as error:  # the launcher's own: a job's error is in its row
                 print(f"the launcher lost jobs: {redact(str(error))}", file=sys.stderr)
-                _wait_for_the_running(sweep_dir, waiting)
+                _wait_for_running(sweep_dir, waiting)
                 begun = {row.number for row in rows.read(sweep_dir)}
                 left = {n: lines for n, lines in waiting.items() if n not in begun}
                 # those of submitit may wait in a queue
@@ -96,14 +96,14 @@ def _environment(launcher: Mapping[str, Any], count: int, sweep_dir: Path) -> Ge
         os.environ.update(before)
 
 
-def _wait_for_the_running(sweep_dir: Path, numbers: Mapping[int, Any]) -> None:
+def _wait_for_running(sweep_dir: Path, numbers: Mapping[int, Any]) -> None:
     """Wait for the jobs that still run in processes of their own."""
     while any(row.state == rows.RUNNING and row.number in numbers for row in rows.read(sweep_dir)):
         time.sleep(POLL_SECONDS)
 
 
 def _consecutive(jobs: Mapping[int, Sequence[str]]) -> list[tuple[int, list[list[str]]]]:
-    """(first number, lines) of each run of numbers without a gap: a launcher counts by itself."""
+    """(first number, lines) of each run of consecutive numbers, as launchers count."""
     groups: list[tuple[int, list[list[str]]]] = []
     for number in sorted(jobs):
         if groups and number == groups[-1][0] + len(groups[-1][1]):

@@ -1,4 +1,4 @@
-"""Pruning: a trial reports its metric to the study, which says if it is worth going on."""
+"""Pruning: a trial reports its metric to the study, which decides if it continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INTERVALS = {
 
 
 def store(study: Study, settings: Search, metrics: Sequence[str]) -> None:
-    """Store in the study what its trials have to know of the pruner."""
+    """Store the pruner's settings in the study, for its trials."""
     options = {
         "n_startup_trials": settings.pruner_startup_trials,
         "n_warmup_steps": settings.pruner_warmup_steps,
@@ -49,7 +49,7 @@ def interval(config: Mapping[str, Any], name: str) -> int:
 
 
 def callback(config: Train, logged: LastValues) -> list[Pruning]:
-    """The callback of a trial whose study prunes; none for any other run."""
+    """The pruning callback of a trial; None for any other run."""
     from tinyflux_pl.training.pruning import Pruning
 
     if config.trial is None:

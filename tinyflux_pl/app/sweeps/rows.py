@@ -1,4 +1,4 @@
-"""The row of one job of a sweep: a file that the job itself writes, atomically."""
+"""The row of one job of a sweep: a file that the job writes atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNSUCCESSFUL = (FAILED, INTERRUPTED)
 
 @dataclass(frozen=True)
 class Row:
-    """One job: its place in the sweep, its end, and its results."""
+    """One job: its position in the sweep, its state, and its results."""
 
     number: int
     overrides: list[str]
@@ -48,7 +48,7 @@ class Row:
 
 
 def read(sweep_dir: Path) -> list[Row]:
-    """The rows of a sweep by number; a job whose process is gone counts as interrupted."""
+    """The rows of a sweep by number; a job whose process has died counts as interrupted."""
     rows = []
     for file in sorted((sweep_dir / FOLDER).glob("[0-9]*.json")):
         row = Row(**_with_nan(files.read_json(file)))
@@ -68,7 +68,7 @@ def _file(sweep_dir: Path, number: int) -> Path:
 
 
 def _without_nan(value: Any) -> Any:
-    """Plain values with NaN and infinity, which JSON lacks, as strings."""
+    """Plain values with NaN and infinity, which JSON does not have, as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A search: batches of trials until there are n_trials, continued where an earlier one ended."""
+"""A search: batches of trials up to n_trials, continued where an earlier command ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK = ".search.lock"
 
 
 def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> None:
-    """Run the trials that the study in the sweep's folder still lacks, and print the table.
+    """Run the missing trials of the study in the sweep's folder, and print the table.
 
     Raises ConfigError before the first trial for a search that cannot work, JobsFailed at the end
     if a trial failed. `sweeper` has config, hydra_context and launcher.
@@ -56,7 +56,7 @@ def sweep(sweeper: Any, options: Mapping[str, Any], arguments: list[str]) -> Non
                 _show_best(trials)
         finally:
             collected = {row.number: row for row in table.show(sweep_dir)}
-    require_success(sweep_dir, _that_count(trials, list(collected.values())))
+    require_success(sweep_dir, _finished_rows(trials, list(collected.values())))
 
 
 def _metrics(config: Any, settings: Search) -> list[str]:
@@ -112,7 +112,7 @@ def _show_best(trials: Trials) -> None:
         tables.line(f"best so far: trial {best.number}, {values}: {lines}")
 
 
-def _that_count(trials: Trials, collected: Sequence[rows.Row]) -> list[rows.Row]:
-    """The rows of trials that were not run again."""
+def _finished_rows(trials: Trials, collected: Sequence[rows.Row]) -> list[rows.Row]:
+    """The rows of finished trials that were not replaced by a later attempt."""
     again = trials.lost()
     return [row for row in collected if row.number not in again]

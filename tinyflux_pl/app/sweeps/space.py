@@ -29,7 +29,7 @@ def split(overrides: Sequence[Override]) -> tuple[dict[str, BaseDistribution], l
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """The distribution of one swept override; ConfigError where a sampler can draw none."""
+    """The distribution of one swept override; ConfigError if no sampler can draw from it."""
     from optuna.distributions import CategoricalDistribution
 
     sweep: Any = override.value()
@@ -49,7 +49,7 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def line(key: str, value: Any) -> str:
-    """The override that gives a key a value of its distribution."""
+    """The override that sets a key to a value of its distribution."""
     return f"{key}={value if isinstance(value, str) else repr(value)}"
 
 

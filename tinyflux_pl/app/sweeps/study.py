@@ -1,4 +1,4 @@
-"""The trials of a search: asked for, told, and after a kill asked for again."""
+"""The trials of a search: asked for, reported, and asked for again after a kill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_LOSSES = 3  # of one trial, within one search
 
 @dataclass
 class Trials:
-    """The trials of one study, which this process alone asks for."""
+    """The trials of one study; no other process asks for trials of it."""
 
     file: Path
     settings: Search
@@ -39,7 +39,7 @@ class Trials:
         self.study: Study = study_file.create(self.file, self.settings.directions)
 
     def require_same_question(self, fixed: Sequence[str]) -> None:
-        """Raise ConfigError if the file holds a study of other values, metrics or fixed keys."""
+        """Raise ConfigError if the file's study has other values, metrics or fixed keys."""
         from optuna.distributions import distribution_to_json
 
         question = {
@@ -72,7 +72,7 @@ class Trials:
         return batch
 
     def tell(self, number: int, row: Row | None, *, again: bool = False) -> None:
-        """Tell the study how a trial ended; one that was lost is run again.
+        """Report the end of a trial to the study; a lost one is run again.
 
         `again`: also one that was lost several times.
         """
@@ -109,7 +109,7 @@ class Trials:
         return lost
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial so far, or of several metrics those that no other one dominates."""
+        """The best trial so far; with several metrics the Pareto front."""
         return self.study.best_trials if self._trials("COMPLETE") else []
 
     def lost(self) -> set[int]:
@@ -122,7 +122,7 @@ class Trials:
         return self.study.get_trials(deepcopy=False, states=[TrialState[s] for s in states])
 
     def _count(self) -> int:
-        """Trials that ended by themselves."""
+        """Number of trials that ended by themselves."""
         ended = self._trials("COMPLETE", "PRUNED", "FAIL")
         return sum(LOST not in trial.user_attrs for trial in ended)
 
@@ -156,7 +156,7 @@ class Trials:
         return False
 
     def _sampler(self) -> Any:
-        """A sampler for the next trial, whose draws depend on the seed and the trial's number."""
+        """A sampler for the next trial, seeded by the seed and the trial's number."""
         from optuna.samplers import RandomSampler, TPESampler
 
         settings = self.settings

@@ -24,7 +24,7 @@ def create(file: Path, directions: list[str]) -> Study:
 
 
 def load(file: Path, pruner: Any) -> Study:
-    """The study in the file, as a trial of it sees it: it draws nothing."""
+    """The study in the file, opened by one of its trials: it draws nothing."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -41,14 +41,14 @@ def _storage(file: Path) -> Any:
 
 
 class _Lock:
-    """The lock of the journal, which the kernel frees if its owner dies; it repairs a torn end."""
+    """The lock of the journal, freed by the kernel if its owner dies; repairs a truncated end."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._handle: int | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock; then cut off a line that a killed process has begun."""
+        """Wait for the lock; then cut off a line that a killed process left incomplete."""
         lock = os.open(f"{self.file}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(lock, fcntl.LOCK_EX)
         self._handle = lock

@@ -1,4 +1,4 @@
-"""The table of a sweep: sweep.csv in its folder, renewed as jobs end, and printed at the end."""
+"""The table of a sweep: sweep.csv in its folder, updated as jobs end, printed at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinyflux_pl.core.printable import printable
 
 FILE = "sweep.csv"
 LOCK = ".table.lock"
-FILE_ONLY = ("images_per_second",)  # results that the printed table has no room for
+FILE_ONLY = ("images_per_second",)  # results that are not in the printed table
 
 
 def write(sweep_dir: Path) -> list[Row]:
@@ -34,7 +34,7 @@ def write(sweep_dir: Path) -> list[Row]:
 
 
 def show(sweep_dir: Path) -> list[Row]:
-    """Renew the table and print it, with a column for each key whose values differ."""
+    """Update the table and print it, with a column for each key whose values differ."""
     collected = write(sweep_dir)
     names = [name for name in results(collected) if name not in FILE_ONLY]
     chosen = [dict(line.partition("=")[::2] for line in row.overrides) for row in collected]
@@ -84,7 +84,7 @@ def _short(value: float | None) -> str:
 
 
 def _last_part(key: str, keys: Sequence[str]) -> str:
-    """The last part of a dotted key, or all of it where another one ends alike."""
+    """The last part of a dotted key; all of it if another key ends alike."""
     last = key.rpartition(".")[2]
     return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last
 

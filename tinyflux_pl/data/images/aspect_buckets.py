@@ -54,7 +54,7 @@ class AspectBuckets:
         return cls(size, **options) if enabled else None
 
     def frames(self) -> list[Frame]:
-        """All frames, the flattest first; of one width the highest."""
+        """All frames by increasing height / width; of each width only the highest."""
         low, high = self._limits()
         area = self.size[0] * self.size[1]
         sides = range(-(-low // self.step) * self.step, high + 1, self.step)
@@ -66,7 +66,7 @@ class AspectBuckets:
         return sorted(frames, key=lambda frame: (math.log(frame[0] / frame[1]), frame))
 
     def assign(self, sizes: Iterable[Frame]) -> list[Frame]:
-        """The frame of each picture of (height, width)."""
+        """The frame of each picture of size (height, width)."""
         sizes, frames = list(sizes), self.frames()
         chosen = [nearest(size, frames) for size in sizes]
         while len(frames) > 1:

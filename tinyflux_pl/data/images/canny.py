@@ -33,7 +33,7 @@ def edges(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
 def _along(
     values: Float[np.ndarray, "h w"], kernel: Float[np.ndarray, " k"], axis: int
 ) -> Float[np.ndarray, "h w"]:
-    """The correlation with a kernel along one axis; the picture goes on as its edge is."""
+    """Correlate with a kernel along one axis; edge values are repeated."""
     radius = len(kernel) // 2
     pad = [(radius, radius) if k == axis else (0, 0) for k in range(2)]
     padded = np.pad(values, pad, mode="edge")

@@ -12,7 +12,7 @@ SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image of mode L, RGB or CMYK as RGB pixels in sRGB, perceptually.
+    """Convert an image of mode L, RGB or CMYK to sRGB pixels, perceptual intent.
 
     A profile that is damaged, or of another kind of pixels than the image's, says nothing of them.
     """
@@ -25,7 +25,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    """The mode of the pixels, and the way to sRGB."""
+    """The pixel mode of a profile, and the transform to sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = SPACES.get(str(source.profile.xcolor_space).strip())

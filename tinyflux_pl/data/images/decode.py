@@ -170,7 +170,7 @@ _BOUNDING = threading.Lock()
 
 @contextmanager
 def _pillow_limited_to(max_pixels: int) -> Generator[None]:
-    """Lower Pillow's own limit while a header is read: GIF and WebP allocate their canvas there."""
+    """Inside, lower Pillow's own limit: GIF and WebP allocate their canvas with the header."""
     with _BOUNDING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the limit, and of odd metadata
         usual = Image.MAX_IMAGE_PIXELS

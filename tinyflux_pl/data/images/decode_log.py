@@ -1,4 +1,4 @@
-"""Content hashes of images known to decode, so that they are checked once."""
+"""Content hashes of images that decode without error, so that they are checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture formats: those that are read, those of an extra, and those that are not read."""
+"""Picture formats: supported, supported with an extra, and unsupported."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ STARTS = {
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read.
+    """Pillow's names of the supported formats.
 
     Those of the extra are registered with Pillow.
     """
@@ -103,7 +103,7 @@ def suffixes() -> tuple[str, ...]:
 
 
 def is_unread_picture(name: str) -> bool:
-    """True if a file is a picture by its name, of a format that is not read."""
+    """True for a file name with the suffix of an unsupported picture format."""
     suffix = Path(name).suffix.lower()
     every = (*UNREAD, *(each for kind in (BUILT_IN | OPTIONAL).values() for each in kind))
     return suffix in every and suffix not in suffixes()

@@ -1,4 +1,4 @@
-"""A loaded image to pixels: colours in sRGB on white, or the coverage of a mask; strip by strip."""
+"""A decoded image to sRGB pixels on white, or to the coverage of a mask; strip by strip."""
 
 from __future__ import annotations
 

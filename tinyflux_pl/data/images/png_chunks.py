@@ -1,4 +1,4 @@
-"""A PNG without its text, which says nothing of the pixels and may be very long."""
+"""A PNG without its text chunks, which do not affect the pixels and may be very long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_PROFILE = 2**22  # bytes of a colour profile; those of printers have up to t
 
 
 def without_text(content: bytes) -> tuple[bytes, bytes | None]:
-    """The file without text and colour profile, and that profile, unpacked; other formats as is.
+    """The file without text and colour profile, and the profile, unpacked; other formats as is.
 
     A profile that is damaged or longer than MAX_PROFILE counts as none. Where chunks do not follow
     each other as they should, the rest is left for the decoder to judge.
@@ -40,7 +40,7 @@ def without_text(content: bytes) -> tuple[bytes, bytes | None]:
 
 
 def header(content: bytes) -> bytes:
-    """The part of a PNG before its pixels, with what comes after them and may turn the picture.
+    """The part of a PNG before its pixels, and the later chunks that may contain an orientation.
 
     It can be opened, and not decoded. A file without such chunks, or of another format, as it is.
     """

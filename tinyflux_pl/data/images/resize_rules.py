@@ -1,4 +1,4 @@
-"""Input pictures of generation: read, resized by the rule of the network, as tensors."""
+"""Input pictures of generation: read, resized by the network's rule, converted to tensors."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def preferred(pixels: Pixels, cell: int) -> Pixels:
     return resized(pixels, height // cell * cell, width // cell * cell)
 
 
-def as_is(pixels: Pixels, cell: int) -> Pixels:
+def round_down(pixels: Pixels, cell: int) -> Pixels:
     """Keep the size, rounded down to a multiple of the cell."""
     height, width = (max(side // cell, 1) * cell for side in pixels.shape[:2])
     return resized(pixels, height, width)
 
 
-def area(pixels: Pixels, cell: int) -> Pixels:
+def limit_area(pixels: Pixels, cell: int) -> Pixels:
     """Shrink to at most AREA pixels and centre-crop to multiples of the cell (FLUX.2, FLUX.3)."""
     height, width = pixels.shape[:2]
     if height * width > AREA:
@@ -82,16 +82,16 @@ def area(pixels: Pixels, cell: int) -> Pixels:
     return pixels[top : top + rows, left : left + columns]
 
 
-def small(pixels: Pixels, cell: int) -> Pixels:
+def limit_sides(pixels: Pixels, cell: int) -> Pixels:
     """Shrink to at most SMALL x SMALL pixels, in whole cells of the same aspect ratio."""
     return resized(pixels, *natural_size(pixels, cell, SMALL))
 
 
 RULES: dict[str, ResizeRule] = {
     "preferred": preferred,
-    "as_is": as_is,
-    "area": area,
-    "small": small,
+    "as_is": round_down,
+    "area": limit_area,
+    "small": limit_sides,
 }
 
 
@@ -112,25 +112,25 @@ def natural_size(pixels: Pixels, cell: int, side: int) -> tuple[int, int]:
     return rows, columns
 
 
-def as_images(pixels: Pixels) -> Tensor:
+def image_tensor(pixels: Pixels) -> Tensor:
     """Pixels (H, W, 3) -> (1, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
-def as_holes(coverage: Pixels) -> Tensor:
+def mask_tensor(coverage: Pixels) -> Tensor:
     """Coverage (H, W) -> (1, 1, H, W): 1 where a mask is at least half white."""
     return (torch.from_numpy(np.array(coverage)).float().div(255) >= 0.5).float()[None, None]
 
 
 def read_picture(file: str | Path) -> Pixels:
-    """RGB pixels of a file, within the limits of decoding."""
+    """RGB pixels of a file, within the decoder's limits."""
     return decode(Path(file).expanduser())
 
 
-def read_hole(file: str | Path) -> Pixels:
+def read_inpaint_mask(file: str | Path) -> Pixels:
     """Coverage of a mask: 255 where to paint; ImageError if nothing is marked."""
     mask = decode_mask(Path(file).expanduser())
     if not (mask >= MASK_THRESHOLD).any():
         cure = "paint white where the picture is to be replaced"
-        raise ImageError("no hole in the mask: nothing is marked", where=str(file), cure=cure)
+        raise ImageError("the mask marks nothing", where=str(file), cure=cure)
     return mask

@@ -84,7 +84,7 @@ def enlarged(size: Sequence[int], frame: tuple[int, int], mode: str) -> bool:
 
 
 def lost_share(size: tuple[int, int], frame: tuple[int, int]) -> float:
-    """The share of a picture that is cropped to fill the frame; padded, the share that is white."""
+    """The share of a picture that is cropped to fill the frame; padded, the share of padding."""
     vertical = frame[0] / size[0]
     horizontal = frame[1] / size[1]
     return 1 - min(vertical, horizontal) / max(vertical, horizontal)

@@ -26,7 +26,7 @@ UNSTORED = ("sample_ids", f"{FIRST}.mask", SIZE_IDS)
 
 
 def write_cache(store: CacheStore, folder: Path) -> None:
-    """Write encodings.pt, lune.pt and sol.pt where the store has them, and meta.pt; all or nothing.
+    """Write the store atomically as encodings.pt, lune.pt, sol.pt (if it has them) and meta.pt.
 
     Tensors are the store's to the bit. `folder` must not exist. DataError for a store that the
     layout cannot express (`require_expressible`).
@@ -34,7 +34,7 @@ def write_cache(store: CacheStore, folder: Path) -> None:
     parts = require_expressible(store)
     if folder.exists():
         cure = "name a folder that does not exist yet"
-        raise DataError("there is something already", where=str(folder), cure=cure)
+        raise DataError("the path exists already", where=str(folder), cure=cure)
     rows = {name: _row_bytes(store, part) for name, part in parts.items()}
     with folders.staged(folder, len(store) * sum(rows.values())) as staging:
         for name, part in parts.items():
@@ -52,7 +52,7 @@ def write_cache(store: CacheStore, folder: Path) -> None:
 
 
 def require_expressible(store: CacheStore) -> dict[str, Part]:
-    """The parts of the store; DataError for what the original's files have no room for."""
+    """The parts of the store; DataError for content that the original's files cannot hold."""
     groups = store.groups()
     parts = {name: part for name, part in PARTS.items() if name in groups}
     for name in parts:
@@ -84,7 +84,7 @@ def require_expressible(store: CacheStore) -> dict[str, Part]:
 
 
 def left_out(store: CacheStore) -> list[str]:
-    """The groups, and columns of the encodings, that the original has no room for."""
+    """The groups and columns that the original's files cannot hold."""
     columns = [name for name in UNSTORED if name in store.layout(ENCODINGS.name)]
     return [*(name for name in store.groups() if name not in PARTS), *columns]
 

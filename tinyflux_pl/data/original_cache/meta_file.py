@@ -20,7 +20,7 @@ def write_meta(folder: Path, name: str, clocks: dict[str, str]) -> None:
 
 
 def clocks_of(root: Path) -> dict[str, str]:
-    """Part -> clock; empty for caches of the original, which names none. DataError for others."""
+    """Part -> clock; empty for caches of the original, which names none."""
     path = root / META_FILE
     if not path.exists():
         return {}

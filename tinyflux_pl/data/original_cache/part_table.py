@@ -73,7 +73,7 @@ class PartTable:
         return "" if prompts is None else prompts[local]
 
     def name(self, row: int) -> str:
-        """The file and the row in it, for messages."""
+        """The file and the row within it, for messages."""
         k, local = self._locate(row)
         return f"{self.files[k].path.name}[{local}]"
 
@@ -100,7 +100,7 @@ class PartTable:
         self._is_finite = True
 
     def _stored(self, file: PartFile) -> list[str] | None:
-        """The hashes of a file's rows by an earlier run; None where they have to be computed."""
+        """The hashes of a file's rows from an earlier run; None if they must be computed."""
         current = identity(str(file.path))
         if self._index is None or current != file.stamp:
             return None
@@ -109,7 +109,7 @@ class PartTable:
         return digests if valid and all(map(_is_digest, digests)) else None
 
     def _keep(self, file: PartFile, digests: list[str] | None) -> None:
-        """Keep the hashes of a file that is still as it was opened."""
+        """Store the hashes of a file that has not changed since it was opened."""
         current = identity(str(file.path))
         if self._index is not None and current == file.stamp:
             self._index.add(str(file.path), current, digests)

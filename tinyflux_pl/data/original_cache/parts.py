@@ -1,4 +1,4 @@
-"""The three parts of a cache of the original trainer: their keys, and where their files lie."""
+"""The three parts of a cache of the original trainer: their keys and files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARTS = {part.name: part for part in (ENCODINGS, LUNE, SOL)}
 
 
 def files_of(root: Path) -> dict[str, list[Path]]:
-    """Part -> its file, or its shards in order, of the parts that lie in a folder.
+    """Part -> its file, or its shards in order, for the parts in a folder.
 
     DataError for a folder without encodings, for two caches in one folder, and for shards that
     were not finished.
@@ -88,7 +88,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _require_finished(root: Path, shards: Mapping[str, list[Path]]) -> None:
-    """Require shards 0 .. n - 1 of every part, all of which the build has recorded as complete."""
+    """Require shards 0 .. n - 1 of every part, all recorded as complete by the build."""
     state = _state(root / STATE_FILE)
     total, size = state["n_samples"], state["shard_size"]
     expected = -(-total // size)

@@ -26,7 +26,7 @@ class Audit:
     tiny: list[str] = field(default_factory=list)  # enlarged to fit
     wordless: list[str] = field(default_factory=list)  # captions of which no word is read
     cut_captions: list[str] = field(default_factory=list)  # longer than the text encoder reads
-    masked: int = 0  # records with a mask or a hole
+    masked: int = 0  # records with a mask or an inpaint mask
     texts: int = 0  # captions of all records, several of one counted each
     empty_masks: list[str] = field(default_factory=list)  # in which nothing is marked
 
@@ -67,7 +67,7 @@ def audit(records: RecordSource, text: TextEncoder | None = None) -> Audit:
         named += [(source, caption) for caption in record.captions]
         if not record.caption.strip():
             missing.append(source)
-        mask = record.hole if record.mask is None else record.mask
+        mask = record.inpaint_mask if record.mask is None else record.mask
         masked += mask is not None
         if mask is not None and not mask.any():
             empty.append(source)

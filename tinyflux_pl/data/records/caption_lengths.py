@@ -1,4 +1,4 @@
-"""Captions that the text encoder truncates, and captions of which it reads nothing."""
+"""Captions that the text encoder truncates, or finds no word in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CUT = "caption cut"
 def truncated_and_wordless(
     named: Sequence[tuple[str, str]], text: TextEncoder
 ) -> tuple[list[str], list[str]]:
-    """Of (name, caption): the names of captions that are cut, and of those without any word."""
+    """Of (name, caption): the names of truncated captions, and of those without any word."""
     cut: list[str] = []
     wordless: list[str] = []
     for start in range(0, len(named), BLOCK):

@@ -18,7 +18,7 @@ MAX_VARIANTS = 64  # texts of one picture: each is stored with its embedding
 
 @dataclass(frozen=True)
 class CaptionRules:
-    """Rules from the captions that people wrote to the variants that a cache holds.
+    """Rules from captions as written to the variants that a cache holds.
 
     The trigger stands first unless the caption has it as a word; `prefix` and `suffix` surround
     every caption; `shuffles` adds as many copies of each caption with its tags, which
@@ -91,16 +91,16 @@ class CaptionRules:
     def _shuffled(self, caption: str, number: int) -> str:
         """A function of the caption and the number alone, so that caches outlive the run's seed."""
         tags = self._tags(caption)
-        kept, rest = tags[: self.keep_tags], tags[self.keep_tags :]
+        remaining, rest = tags[: self.keep_tags], tags[self.keep_tags :]
         generator = rng.generator(0, f"tags/{caption}", number)
         order = torch.randperm(len(rest), generator=generator).tolist()
         stays = torch.rand(len(rest), generator=generator) >= self.tag_dropout
         chosen = [rest[i] for i in order if stays[i]]
-        return f"{self.tag_separator} ".join([*kept, *chosen]) or caption
+        return f"{self.tag_separator} ".join([*remaining, *chosen]) or caption
 
 
 def _is_word_of(trigger: str, text: str) -> bool:
-    """True if the trigger stands in a text as a word: beside signs, but not within a longer one."""
+    """True if the trigger occurs in a text as a word of its own, not within a longer one."""
     before = r"(?<!\w)" if re.match(r"\w", trigger) else ""
     after = r"(?!\w)" if re.search(r"\w$", trigger) else ""
     return re.search(f"{before}{re.escape(trigger)}{after}", text) is not None

@@ -23,7 +23,7 @@ CAPTION_KEYS = ("text", "caption", "prompt")
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """The captions of each image, and the columns of the table that nothing reads."""
+    """The captions of each image, and the columns that are not read."""
 
     captions: dict[str, tuple[str, ...]]
     unread: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def captions_by_image(root: Path, table: Path, several: bool = False) -> Caption
 
 
 def _spelled(root: Path, file: str) -> str:
-    """A hint if the folder spells a name of the table in another case or Unicode composition."""
+    """A hint if the folder has a name of the table in another case or Unicode composition."""
     alike = (name for name in images_and_masks(root)[0] if _letters(name) == _letters(file))
     return "".join(
         f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1)

@@ -1,4 +1,4 @@
-"""Text of files that people write: UTF-8, or an error that names what it looks like."""
+"""UTF-8 text of caption files; errors name the likely encoding of other text."""
 
 from __future__ import annotations
 

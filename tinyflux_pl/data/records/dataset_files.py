@@ -1,4 +1,4 @@
-"""Files of a dataset: inside its folder, bounded, and never anything but regular files."""
+"""Files of a dataset: inside its folder, bounded in size, and regular."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The repeats in an epoch, and the weight, of each folder's pictures."""
+"""Repeats in an epoch, and sampling weight, of each folder's pictures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DrawRates:
         return cls(rates)
 
     def require_matches(self, paths: Sequence[str], where: str) -> None:
-        """Raise ConfigError for a folder that holds no picture."""
+        """Raise ConfigError for a folder without pictures."""
         if not self.folders:
             return
         with_pictures = {

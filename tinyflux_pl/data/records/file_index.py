@@ -1,4 +1,4 @@
-"""An index of the files of a folder, so that a later start opens only new and changed ones."""
+"""An index of a folder's files, so that a later start opens only new and changed ones."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class FileIndex:
         """Write the file if a value is new; those of files that were not asked for go."""
         if self._file is None or not self._changed:
             return
-        kept = {name: self._values[name] for name in sorted(self._used)}
-        text = json.dumps([self._source, kept], ensure_ascii=True, separators=(",", ":"))
+        valid = {name: self._values[name] for name in sorted(self._used)}
+        text = json.dumps([self._source, valid], ensure_ascii=True, separators=(",", ":"))
         self._changed = not sealed_file.write(self._file, text.encode())
 
     def _read(self) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Files of a dataset that are not used, or perhaps not as intended."""
+"""Files of a dataset that are not used, or possibly not as intended."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ class Finding:
 
 
 def findings_of(kind: str, names: Iterable[str], cure: str) -> list[Finding]:
-    """One finding, or none without a file."""
+    """A list of one finding; empty without files."""
     files = tuple(names)
     return [Finding(kind, files, cure)] if files else []

@@ -136,7 +136,7 @@ class Folder(RecordSource):
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Inputs of the pixels, captions and their order: not the root, times or file names."""
+        """Plain data that determines pixels, captions and order; no root, times or file names."""
         content = [
             [e.sha256, texts[0], e.mask_sha256, *self._varying(i)]
             for i, (e, texts) in enumerate(zip(self._entries_of_split, self._texts, strict=True))
@@ -156,7 +156,7 @@ class Folder(RecordSource):
         }
 
     def sample_keys(self) -> list[list[Any]]:
-        """Inputs of each record: image, captions and mask by content, and how they are fitted."""
+        """Content hashes of each record's image, captions and mask, and how they are fitted."""
         return [
             [
                 *(DECODING_VERSION, *self._frames[i], self.fit_mode),
@@ -203,7 +203,7 @@ class Folder(RecordSource):
             raise nothing_marked(len(masks), str(self.root))
 
     def _varying(self, index: int) -> list[Any]:
-        """Inputs of a row beside its first caption: all captions, and the width of the row."""
+        """Inputs of a row besides its first caption: all captions, and the width of the row."""
         return [self.variants, *self._texts[index]] if self.variants > 1 else []
 
     def _require_captions(self, entries: Sequence[Entry]) -> None:
@@ -228,13 +228,13 @@ class Folder(RecordSource):
             )
 
     def _framed(self, entries: list[Entry]) -> tuple[list[Entry], list[Frame]]:
-        """The entries with a frame for each; those of one frame lie together."""
+        """The entries with their frames, sorted by frame."""
         if self._buckets is None:
             return entries, [self.size] * len(entries)
         return by_frame(entries, (entry.size for entry in entries), self._buckets)
 
     def _chosen(self, entries: list[Entry]) -> list[Entry]:
-        """The split's entries."""
+        """The entries of the split."""
         if self.split == "all":
             return entries
         validation = held_out((e.sha256 for e in entries), self.validation_fraction)

@@ -1,4 +1,4 @@
-"""The order of records that are fitted to several frames: those of one frame lie together."""
+"""Records fitted to several frames, sorted by frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records with the map that a control branch reads: computed from the picture, or given."""
+"""Records with the maps of a control branch: computed from the pictures, or read from files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Hinted:
         self._maps = None if hint == CANNY else _maps_of(records, Path(hint).expanduser())
 
     def __getattr__(self, name: str) -> Any:
-        """All else is as the records have it."""
+        """Every other attribute of the records."""
         if name.startswith("__") or name == "records":  # asked for by copies, before there are any
             raise AttributeError(name)
         return getattr(self.records, name)

@@ -34,10 +34,10 @@ class PairedImages(RecordSource):
 
     Targets have `size`, references `reference_size` (None: that of their target; Kontext's own are
     resize_rules.PREFERRED): a side, or height and width. With `buckets` (the keys of AspectBuckets)
-    a target and its hole have the frame that suits the target, in whose order the records are. A
-    record's `references` are pixels, its `hole` is (H, W) bool, True where to paint. The split is
-    drawn from the targets' bytes. Raises DataError for a folder or files that are not read,
-    CaptionError and ImageError.
+    a target and its inpaint mask have the frame that suits the target, and records are in the order
+    of their frames. A record's `references` are pixels, its `inpaint_mask` is (H, W) bool, True
+    where to paint. The split is drawn from the targets' bytes. Raises DataError for a folder or
+    files that are not read, CaptionError and ImageError.
     """
 
     name = "pairs"
@@ -125,12 +125,14 @@ class PairedImages(RecordSource):
         references = tuple(
             fit(self._files.pixels(path), fitted_size, "crop") for path in row.references
         )
-        hole = None
+        inpaint_mask = None
         if row.mask:
-            hole = fit_mask(self._files.mask(row.mask, target.shape[:2]), frame, "crop") >= 0.5
+            inpaint_mask = (
+                fit_mask(self._files.mask(row.mask, target.shape[:2]), frame, "crop") >= 0.5
+            )
         seen = b"".join(
             np.ascontiguousarray(part).tobytes()
-            for part in (image, *references, *([hole] if row.mask else []))
+            for part in (image, *references, *([inpaint_mask] if row.mask else []))
         )
         first, *further = self._texts[index]
         identity = fingerprints.sample_id(seen, first)
@@ -144,7 +146,7 @@ class PairedImages(RecordSource):
             row.target,
             sizes,
             references,
-            hole,
+            inpaint_mask,
             other_captions=tuple(further),
         )
 
@@ -192,9 +194,9 @@ class PairedImages(RecordSource):
         """Read every pair once, so that damaged ones are reported before any work."""
         self.require_one_kind()
         order = track(range(len(self)), f"{self.name}/{self.split}: check", len(self), "pair")
-        holes = [self[index].hole for index in order]
-        if self.split != "validation" and not any(hole is None or hole.any() for hole in holes):
-            raise nothing_marked(len(holes), str(self.root))
+        masks = [self[index].inpaint_mask for index in order]
+        if self.split != "validation" and not any(mask is None or mask.any() for mask in masks):
+            raise nothing_marked(len(masks), str(self.root))
 
     def require_one_kind(self) -> None:
         """Raise DataError for pairs with different numbers of references, or some with a mask."""

@@ -14,7 +14,7 @@ from tinyflux_pl.data.records.record_source import RecordSource
 
 
 class Limited:
-    """Any RecordSource, of which `limit` records are there, spread evenly over its order.
+    """A RecordSource cut to `limit` records, spread evenly over its order.
 
     Its fingerprint is another than that of all records: no cache holds some of both.
     """
@@ -25,7 +25,7 @@ class Limited:
         self.rows = [k * total // limit for k in range(limit)] if limit < total else range(total)
 
     def __getattr__(self, name: str) -> Any:
-        """All else is as the records have it."""
+        """Every other attribute of the records."""
         if name.startswith("__") or name == "records":  # asked for by copies, before there are any
             raise AttributeError(name)
         return getattr(self.records, name)
@@ -43,7 +43,7 @@ class Limited:
 
     @property
     def segments(self) -> Sequence[tuple[tuple[int, int] | None, int]]:
-        """The frames that are left, each with the number of its records."""
+        """The remaining frames, each with the number of its records."""
         segments = self.records.segments
         ends = list(accumulate(count for _, count in segments))
         starts = [0, *ends[:-1]]
@@ -55,7 +55,7 @@ class Limited:
         return [(frame, count) for (frame, _), count in named if count]
 
     def draw_rates(self) -> tuple[Sequence[int], Sequence[float]] | None:
-        """Those of these records; None where all of the records' are 1."""
+        """The rates of these records; None if all of the source's are 1."""
         rates = self.records.draw_rates()
         if rates is None:
             return None
@@ -63,21 +63,21 @@ class Limited:
         return [repeats[row] for row in self.rows], [weights[row] for row in self.rows]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The records', and the number of those that are read."""
+        """The fingerprint of the records, with the limit."""
         return {**self.records.fingerprint(), "limit": [len(self), len(self.records)]}
 
     def sample_keys(self) -> list[Any] | None:
-        """Those of these records; None if they are unknown until they are read."""
+        """The keys of these records; None if only reading can tell them."""
         keys = self.records.sample_keys()
         return None if keys is None else [keys[row] for row in self.rows]
 
     def paths(self) -> list[str] | None:
-        """The files of these records; None for pictures that are made by rule."""
+        """The files of these records; None for generated pictures."""
         paths = self.records.paths()
         return None if paths is None else [paths[row] for row in self.rows]
 
     def captions(self) -> list[tuple[str, str]] | None:
-        """(name, caption) of these records; None where no person has written them."""
+        """(name, caption) of these records; None if no person wrote them."""
         captions, paths = self.records.captions(), self.paths()
         if captions is None:
             return None

@@ -1,4 +1,4 @@
-"""Pictures with captions and masks, listed once for all splits, whatever form they are kept in."""
+"""A listing of pictures with captions and masks, made once for all splits, in any storage form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNREAD = ("needs an extra", "kind not read", "table not read", "caption alone", 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: its name, the sha256 of its bytes and the captions that people wrote.
+    """One picture: its name, the sha256 of its bytes, and its captions as written.
 
     `mask` and `mask_sha256` are "" without a mask; `size` is (height, width) if sizes were asked
     for.
@@ -121,14 +121,14 @@ class Listing(ABC):
         return pixels, mask
 
     def unusable(self, bad: list[str]) -> ImageError:
-        """The error that names pictures which cannot be used."""
+        """The error that names unusable pictures."""
         cure = "replace or remove them, or leave out unreadable images: data.skip_bad=true"
         if any(re.search(r"more than [\d,]+( pixels)?$", line) for line in bad):
             cure += "; larger pictures are read with a higher data.max_pixels"
         return ImageError(f"{listed(bad)} unusable", where=str(self.root), cure=cure)
 
     def hint(self) -> str:
-        """Files that are not read, for a message that something is missing."""
+        """A hint on files that are not read, for a message about missing ones."""
         lines = (f"{f.kind}: {f.line()}" for f in self.findings if f.kind in UNREAD)
         return printable("".join(f"; {line}" for line in lines))
 

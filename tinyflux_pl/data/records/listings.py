@@ -1,4 +1,4 @@
-"""The listing of a folder, by what lies in it; made once for all splits."""
+"""The listing of a folder, chosen by its files; made once for all splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARED: ContextVar[dict[tuple, Listing] | None] = ContextVar("listings", defaul
 
 @contextmanager
 def shared() -> Generator[None]:
-    """Within the block a folder is listed once, whatever is built from it."""
+    """Inside, each folder is listed only once."""
     before = _SHARED.set({} if _SHARED.get() is None else _SHARED.get())
     try:
         yield
@@ -29,7 +29,7 @@ def shared() -> Generator[None]:
 
 
 def listing_of(root: Path, options: ListingOptions) -> Listing:
-    """The listing of a folder, of an earlier call within `shared()` where there was one."""
+    """The listing of a folder; cached inside `shared()`."""
     listings = _SHARED.get()
     if listings is None:
         return _listing(root, options)
@@ -39,7 +39,7 @@ def listing_of(root: Path, options: ListingOptions) -> Listing:
 
 
 def _listing(root: Path, options: ListingOptions) -> Listing:
-    """By the files that lie there: pictures, else shards, parquet files or a saved dataset."""
+    """The listing for the kind of files: pictures, shards, parquet files or a saved dataset."""
     scan = scanned(root)
     if scan.images:
         return FolderListing(root, options, scan)

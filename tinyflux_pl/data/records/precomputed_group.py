@@ -1,4 +1,4 @@
-"""A group of columns that a dataset has already: it is copied into a store, not computed."""
+"""A group of columns that a dataset has precomputed: copied into a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a folder that all have one caption: a subject, or the class that it belongs to."""
+"""Pictures of a folder that share one caption: a subject, or the subject's class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyflux_pl.data.records.record_source import RecordSource
 
 
 class Prompted(RecordSource):
-    """Records of all images under `root`, with `prompt` as the caption of each.
+    """Records of all images under `root`, each with the caption `prompt`.
 
     A few pictures are no set to hold some of them out of: every split has all. ConfigError without
     a prompt, CaptionError for pictures with captions of their own; else raises as Folder does.
@@ -73,11 +73,11 @@ class Prompted(RecordSource):
         return replace(record, caption=self.prompt, sample_id=identity)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The folder's, with the prompt."""
+        """The fingerprint of the folder, with the prompt."""
         return {**self._folder.fingerprint(), "name": self.name, "prompt": self.prompt}
 
     def sample_keys(self) -> list[list[Any]]:
-        """The folder's, with the prompt."""
+        """The sample keys of the folder, with the prompt."""
         return [[*key, self.prompt] for key in self._folder.sample_keys()]
 
     def captions(self) -> list[tuple[str, str]]:

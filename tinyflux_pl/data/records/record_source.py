@@ -92,7 +92,7 @@ class RecordSource(ABC):
         """Read everything that may be damaged; DataError names all faults before other work."""
 
     def require_one_kind(self) -> None:  # noqa: B027  (one kind is the usual answer)
-        """Raise DataError where records differ in kind, so that no batch can hold them together."""
+        """Raise DataError for records of different kinds, which no batch can hold together."""
 
     def prompts(self, count: int, split: str, seed: int = 0) -> list[str]:
         """`count` prompts of one of `prompt_splits`, as a function of the seed."""

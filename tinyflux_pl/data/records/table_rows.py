@@ -1,4 +1,4 @@
-"""Rows of a table beside pictures: JSON, JSON lines, CSV or TSV."""
+"""Rows of a table next to pictures: JSON, JSON lines, CSV or TSV."""
 
 from __future__ import annotations
 

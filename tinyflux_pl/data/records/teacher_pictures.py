@@ -1,4 +1,4 @@
-"""Pictures that a teacher drew for captions of a task: what it knows and the data does not show."""
+"""Pictures drawn by a teacher for captions of a task that the data does not show."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class TeacherPictures(RecordSource):
         return self._folder[index]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The folder's: who drew the pictures is no input of a cache."""
+        """The folder's fingerprint: who drew the pictures does not matter for a cache."""
         return {**self._folder.fingerprint(), "name": self.name}
 
     def sample_keys(self) -> list[list[Any]]:
-        """The folder's."""
+        """The sample keys of the folder."""
         return self._folder.sample_keys()
 
     def captions(self) -> list[tuple[str, str]]:

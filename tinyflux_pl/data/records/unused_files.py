@@ -1,4 +1,4 @@
-"""Files of a folder of pictures that are not read, or perhaps not as intended, with the cure."""
+"""Files of a picture folder that are not read, or possibly not as intended, with the cure."""
 
 from __future__ import annotations
 

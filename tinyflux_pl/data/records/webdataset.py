@@ -31,7 +31,7 @@ KEYS_CURE = f"nothing: of KEY.json what is read is {' or '.join(CAPTION_KEYS)}"
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of a member lie in its shard."""
+    """Offset and size of a member in its shard."""
 
     shard: str
     offset: int

@@ -35,8 +35,8 @@ _UNREADABLE = (
 class ArrayFile:
     """`shapes` maps each array's name to its shape; `rows` reads part of one.
 
-    Nothing is unpickled. Raises DataError for a file that is neither, torn, larger unpacked than
-    `max_bytes`, or holds arrays of anything but numbers and truth values.
+    Nothing is unpickled. Raises DataError for a file of another format, a truncated one, one that
+    unpacks to more than `max_bytes`, and for arrays of anything but numbers and booleans.
     """
 
     def __init__(self, path: str | Path, max_bytes: int = MAX_BYTES) -> None:

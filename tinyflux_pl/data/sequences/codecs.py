@@ -1,4 +1,4 @@
-"""The codec and the encoder that fit a source of pairs: widths and moments from its data."""
+"""Codec and text encoder for a source of pairs: widths and moments from its data."""
 
 from __future__ import annotations
 

@@ -141,19 +141,19 @@ class PairFile:
             )
 
     def _values(self, name: str, rows: slice, mask: Tensor | None = None) -> Tensor:
-        """These rows in fp32, zero in the padding whatever stands there."""
+        """These rows in fp32; padding is zero, whatever the file holds there."""
         values = self.file.rows(name, rows).float()
         if mask is not None:
             values = values.masked_fill(~mask[..., None], 0)
         bad = ~torch.isfinite(values).flatten(1).all(1)
         if bool(bad.any()):
-            which = (
+            names = (
                 f"{'token' if rows.start is None else 'pair'} "
                 f"{(rows.start or 0) + int(bad.int().argmax())}"
             )
             cure = "store finite numbers (what a mask calls padding is not read), or leave it out"
             raise self._fault(
-                f"{name} of {which}, counted from 0, holds numbers that are not finite in fp32",
+                f"{name} of {names}, counted from 0, holds numbers that are not finite in fp32",
                 cure,
             )
         return values

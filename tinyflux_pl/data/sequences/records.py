@@ -42,7 +42,7 @@ class PairRecords(RecordSource):
 
     @abstractmethod
     def of_split(self, split: str) -> PairRecords:
-        """The same source's pairs of another split."""
+        """The pairs of another split of the same source."""
 
     @abstractmethod
     def judge(self) -> Any:

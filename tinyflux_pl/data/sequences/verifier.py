@@ -1,4 +1,4 @@
-"""Verifier of sequence pairs: the task's judge on answers, true targets and the mean target."""
+"""Verifier of sequence pairs: the task's judge on samples, true targets and the mean target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The activations of FluxFlow's branches: Bezier curves, or what they are compared with."""
+"""The activations of FluxFlow's branches: Bezier curves, and alternatives to compare with."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def linear_shortcut(channels: int, out: int, gain: float) -> nn.Conv2d:
-    """A 1 x 1 convolution with orthogonal weights, which loses nothing where there is room for it.
+    """A 1 x 1 convolution with orthogonal weights, lossless if there are enough channels.
 
     Without it the colours of a picture have to pass every activation on their way to the latents
     and back, and are learned late or never; with it an autoencoder starts near the linear one.

@@ -1,4 +1,4 @@
-"""The top of a run's page: its name, its state, its accuracy, its last pictures, its figures."""
+"""The top of a run's page: name, state, accuracy, last pictures, figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOSAIC = 8
 
 
 def header(run: RunFiles, previews: Previews) -> Markup:
-    """Name, sentence, hero cards, tiles, and what the folder lacks."""
+    """Name, sentence, main cards, tiles, and missing files."""
     pill = tag("span", run.state, class_=f"pill {TONES.get(run.state, 'bad')}")
     top = [
         tag("p", "run report", class_="eyebrow"),

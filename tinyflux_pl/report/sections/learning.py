@@ -36,7 +36,7 @@ def times(by_panel: Panels) -> Markup:
 
 
 def unlisted(curves: Mapping[str, Curve]) -> Markup:
-    """A small chart for each metric that a user's own callbacks or losses have logged."""
+    """A small chart for each metric that is not catalogued."""
     names = sorted(curves)[:MOST_UNLISTED]
     return grid(
         *(

@@ -1,4 +1,4 @@
-"""Paired differences of the arms against a baseline, and the steps that each needs."""
+"""Paired differences of the arms from a baseline, and the steps to its final loss."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _values(arm: Arm, name: str) -> dict[int, float]:
 
 
 def _reach(compared: Mapping[int, PairedDifference | str]) -> float:
-    """The largest difference, to which every line of a measure is drawn."""
+    """The largest absolute difference, which scales the axis of a measure."""
     sizes = [
         float(np.abs([d.interval.low, d.interval.high, *d.differences]).max())
         for d in compared.values()

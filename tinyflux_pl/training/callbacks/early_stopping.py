@@ -1,4 +1,4 @@
-"""Stop a run whose monitored metric no longer improves, or is good enough."""
+"""Stop a run whose monitored metric no longer improves, or has reached a threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifier of pictures of digits: a classifier that learned from scans the generator never sees."""
+"""Verifier of digit pictures: a classifier trained on scans that the generator never sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds flat objects on a plain ground, and fits each with a drawn template.
+"""Detects flat objects on a plain background, and fits each with a drawn template.
 
 Reads pixels alone. Ground: the median of each channel. Objects: connected parts that differ from
 it. Shape, radius and sub-pixel centre: least squares against the drawing formula, blurred as the

@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(
+def run_parallel(
     workers: Sequence[Any], work: Callable[[Any, T], R], blocks: Iterable[T]
 ) -> Iterator[R]:
     """Yield work(worker, block) of every block in order; each worker runs in one thread at a time.

@@ -1,4 +1,4 @@
-"""An autoencoder whose coarse levels see the whole picture, and whose fine levels see tiles.
+"""Tiled encoding and decoding: coarse levels run on the whole picture, fine levels on tiles.
 
 The levels of the latents' grid, with the attention, hold few of the numbers and most of what tiles
 would change. Fine levels take the memory: they run over tiles, with group norms whose statistics
@@ -22,14 +22,14 @@ from tinyflux_pl.codecs import norm_statistics, tiles
 DECODED, ENCODED = 1.5, 1.0
 
 
-def decoded(
+def decode(
     network: Any, z: Float[Tensor, "b c h8 w8"], tile: int | None, factor: float
 ) -> Float[Tensor, "b 3 h w"]:
-    """Pixels of an AutoencoderKL's own latents, fp32; `tile` and `factor` as in `encoded`."""
+    """Decode an AutoencoderKL's own latents to pixels, fp32; `tile` and `factor` as in `encode`."""
     cells = None if tile is None else int(tile / factor)
     if cells is None or max(z.shape[-2:]) <= cells:
         pixels = int(z.shape[-2] * z.shape[-1] * factor**2)
-        return tiles.in_turn(lambda part: network.decode(part).sample.float(), z, pixels)
+        return tiles.in_batches(lambda part: network.decode(part).sample.float(), z, pixels)
     fine = partial(_pixels, network.decoder)
     pictures = []
     for each in z.split(1):
@@ -40,17 +40,17 @@ def decoded(
     return torch.cat(pictures)
 
 
-def encoded(
+def encode(
     network: Any, images: Float[Tensor, "b 3 h w"], tile: int | None, factor: float
 ) -> Float[Tensor, "b c2 h8 w8"]:
-    """The posterior's moments of images; pictures longer than `tile` pixels in tiles.
+    """The posterior's moments of images; pictures with a side above `tile` pixels in tiles.
 
     `factor` is a picture's side over its latents'.
     """
     height, width = images.shape[-2:]
     if tile is None or max(height, width) <= tile:
         plain = partial(_plain_moments, network)
-        return tiles.in_turn(plain, images, height * width)
+        return tiles.in_batches(plain, images, height * width)
     fine = partial(_downsampled, network.encoder)
     sides = (tile, int(factor), 1 / factor, ENCODED)
     features = (_tiled(network.encoder, fine, x, *sides) for x in images.split(1))
@@ -66,7 +66,7 @@ def _tiled(
     scale: float,
     ratio: float,
 ) -> Tensor:
-    """`fine` levels of `half` over the tiles of one picture, with the sketch's statistics.
+    """Run `fine` levels of `half` over the tiles of one picture, with the sketch's statistics.
 
     The sketch's side is at most the tile's over `ratio`.
     """
@@ -80,7 +80,7 @@ def _tiled(
 
 
 def _features(network: Any, z: Tensor) -> Tensor:
-    """Latents through the levels of their own grid, and the first step to a finer one."""
+    """Latents through the levels at their own resolution, and the first upsampling."""
     decoder = network.decoder
     x = z if network.post_quant_conv is None else network.post_quant_conv(z)
     return decoder.up_blocks[0](decoder.mid_block(decoder.conv_in(x)))
@@ -97,7 +97,7 @@ def _plain_moments(network: Any, images: Tensor) -> Tensor:
 
 
 def _downsampled(encoder: Any, x: Tensor) -> Tensor:
-    """Pixels through the levels that are finer than the latents' grid."""
+    """Pixels through the levels with a finer resolution than the latents'."""
     x = encoder.conv_in(x)
     for block in encoder.down_blocks[:-1]:
         x = block(x)

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from tinyflux_pl.extraction.lanes import side_by_side
+from tinyflux_pl.extraction.parallel_blocks import run_parallel
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -18,7 +18,7 @@ def test_results_keep_block_order_and_a_worker_runs_one_block_at_a_time(workers)
         worker.release()
         return block * block
 
-    assert list(side_by_side(used, work, range(20))) == [block * block for block in range(20)]
+    assert list(run_parallel(used, work, range(20))) == [block * block for block in range(20)]
 
 
 def test_two_workers_run_concurrently_and_share_the_threads():
@@ -30,7 +30,7 @@ def test_two_workers_run_concurrently_and_share_the_threads():
             both.wait()  # passed only by two at once
             return torch.get_num_threads()
 
-        assert list(side_by_side("ab", work, range(6))) == [1] * 6
+        assert list(run_parallel("ab", work, range(6))) == [1] * 6
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -38,7 +38,7 @@ def test_two_workers_run_concurrently_and_share_the_threads():
 
 def test_blocks_are_consumed_lazily():
     taken, results = [], []
-    for answer in side_by_side(
+    for answer in run_parallel(
         "ab", lambda _, block: block, (taken.append(i) or i for i in range(50))
     ):
         results.append(answer)
@@ -54,6 +54,6 @@ def test_an_error_is_raised_in_block_order_and_stops_the_work():
 
     results = []
     with pytest.raises(ValueError, match="block 5"):
-        for answer in side_by_side("ab", work, range(1000)):
+        for answer in run_parallel("ab", work, range(1000)):
             results.append(answer)
     assert results == [0, 1, 2, 3, 4] and threading.active_count() < 10

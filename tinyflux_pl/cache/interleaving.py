@@ -1,4 +1,4 @@
-"""Turns of a round shared among groups in proportion to weights, evenly spread."""
+"""Interleaving of groups in proportion to their weights, evenly spread over a round."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def apportion(weights: Sequence[float], length: int, least: int = 0) -> np.ndarr
     return quota
 
 
-def spread(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interleave(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Group of each slot of a round, and that group's turns before it in the round."""
-    when = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
+    times = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])
     owner = np.repeat(np.arange(len(quota)), quota)
     ordinal = np.concatenate([np.arange(q) for q in quota])
-    order = np.lexsort((owner, when))
+    order = np.lexsort((owner, times))
     return owner[order], ordinal[order]

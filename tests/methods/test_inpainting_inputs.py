@@ -1,4 +1,4 @@
-"""Inputs for holes that the starting weights do not have: `full` trains them, the others refuse."""
+"""Inpainting inputs that the starting weights lack: `full` trains them, other methods refuse."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def check(tmp_path, method, *words):
 
 @pytest.mark.parametrize("method", BASED)
 def test_a_base_without_an_input_for_holes_is_refused(tmp_path, method):
-    with pytest.raises(ConfigError, match="no release has an input for holes") as error:
+    with pytest.raises(ConfigError, match="no release has an inpainting input") as error:
         check(tmp_path, method, f"model.weights='{tmp_path}'")
     assert error.value.where == "model.inpaint" and "method=full" in error.value.cure
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyflux_pl.app import (
     adapter_choice,
+    chosen_sampling,
     drawing_cache,
     embedding_choice,
     inference_memory,
@@ -49,7 +50,8 @@ def pipeline(config: Generate) -> Any:
     command = recordable(config.overrides)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
-    unread_settings.check_sampling(config, built.sampler.settings)
+    if config.simulate:
+        _check_sampling(built, config)
     report.notes(distilled_settings.notes(built))
     if config.checkpoint is None:  # which fixes its own dtype
         report.notes(emulated_numbers.notes(built.denoiser, device))
@@ -67,6 +69,12 @@ def pipeline(config: Generate) -> Any:
     placement = staging.placement_of(config)
     require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
+
+
+def _check_sampling(built: Any, config: Generate) -> None:
+    sampler = built.sampler
+    size = sampler.image_size
+    chosen_sampling.check(config, sampler.settings, built.denoiser, sampler.codec, size)
 
 
 def require_resident_branch(config: Generate, placement: Placement) -> None:
@@ -131,6 +139,7 @@ def _of_checkpoint(config: Generate) -> Any:
     if config.base is not None and "base" not in checkpoint.config:
         cure = "leave base= out"
         raise ConfigError("the checkpoint contains its complete network", where="base", cure=cure)
+    chosen_sampling.check_checkpoint(checkpoint, config)
     plan_images = functools.partial(inference_memory.checkpoint_plan, checkpoint, config)
     images = inference_memory.batch_size(config, plan_images)
     built = Pipeline.from_checkpoint(checkpoint, config.weights, config.base)
@@ -147,7 +156,6 @@ def _of_model(config: Generate) -> Any:
     from tinyflux_pl.core import rng
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
-    from tinyflux_pl.sampling.images import require_guided
     from tinyflux_pl.sampling.loop import SamplerSettings
 
     model = config.model
@@ -168,10 +176,11 @@ def _of_model(config: Generate) -> Any:
     require_attention_kernel(model, device_of(config.hardware.accelerator))
     chosen = {key: value for key, value in config.guidance.items() if value is not None}
     guidance = Guidance(**signatures.check(Guidance, chosen, "guidance"))
-    require_guided(config.negative_prompt, guidance)
     chosen = {key: value for key, value in config.sampler.items() if value is not None}
-    unread_settings.check_sampling(config, SamplerSettings(**chosen, guidance=guidance))
+    settings = SamplerSettings(**chosen, guidance=guidance)
     inference_memory.check_size_of(config)
+    outlined, codec, _, size = inference_memory.outline(config)
+    chosen_sampling.check(config, settings, outlined, codec, size)
     images = inference_memory.batch_size(config)
     codec, text, path = (build(getattr(config, k), k) for k in ("codec", "text", "path"))
     specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}

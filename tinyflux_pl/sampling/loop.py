@@ -93,6 +93,16 @@ def evaluating(denoiser: Denoiser) -> Generator[None]:
             module.training = mode
 
 
+def require_guidance_input(guidance: Guidance, denoiser: Denoiser) -> None:
+    """Raise ConfigError for `embedded` guidance of a network without an input for it."""
+    if guidance.embedded is not None and not denoiser.reads_guidance:
+        raise ConfigError(
+            "this network has no guidance input",
+            where="guidance.embedded",
+            cure="guidance.embedded=null; guidance.scale guides any network, at twice the cost",
+        )
+
+
 def _prepare_conditioning(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -109,12 +119,7 @@ def _prepare_conditioning(
         )
     cond = text if isinstance(text, Conditioning) else Conditioning(text)
     if guidance.embedded is not None:
-        if not denoiser.reads_guidance:
-            raise ConfigError(
-                "this network has no guidance input",
-                where="guidance.embedded",
-                cure="guidance.embedded=null; guidance.scale guides any network, at twice the cost",
-            )
+        require_guidance_input(guidance, denoiser)
         cond = replace(cond, embedded_guidance=torch.full((1,), float(guidance.embedded)))
     device = cond.text.tokens.device
 

@@ -168,6 +168,8 @@ class Preflight:
             self.config, self.start, checkpoint, self.parts.image_size
         )
         disk_needs.require_room(self.writes)
+        if self.start < self.config.steps:
+            online_teacher.require_weights(self.parts)
 
     def _dry_run(self) -> None:
         """Take a few steps with the caches or, where they are incomplete, with the samples."""

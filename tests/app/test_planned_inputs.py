@@ -79,6 +79,7 @@ INPUTS = [
     (("cache.kind=first_block", "sampler.steps=1"), "nothing to reuse"),
     (("engine.precision=int8", "engine.calibration={0}/none"), "no such calibration"),
     (("height=33", "plan=skip"), "33"),
+    (("condition={0}/none.npz",), "takes prompts, not conditions"),
 ]
 
 

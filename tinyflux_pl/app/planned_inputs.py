@@ -62,6 +62,7 @@ def check(config: Generate, pipeline: Pipeline) -> None:
     pipeline = replace(pipeline, sampler=replace(sampler, settings=settings, image_size=size))
     if config.from_image is None:
         _check_sampling(config, pipeline)
+    _check_condition(config, pipeline)
     for path, _ in adapter_choice.chosen(config.lora):
         adapters.require_one(path)
     embeddings.with_embeddings(pipeline, embedding_choice.chosen(config.embedding))
@@ -96,6 +97,18 @@ def _check_sampling(config: Generate, pipeline: Pipeline) -> None:
             cure = "a wider guidance.interval, more sampler.steps, or leave negative_prompt= out"
             raise ConfigError(lines[0], where="negative_prompt", cure=cure)
     report.notes(lines)
+
+
+def _check_condition(config: Generate, pipeline: Pipeline) -> None:
+    """Raise for prompts where conditions are read, the reverse, and a file that does not fit."""
+    from tinyflux_pl.inference.sequences import SequencePipeline
+
+    argument = pipeline.sampler.text.condition_argument
+    if config.condition is not None:
+        SequencePipeline(pipeline).read(config.condition)
+    elif argument is not None:
+        cure = f"give a file of conditions: {argument}"
+        raise ConfigError("this model takes sequences, not prompts", where="prompt", cure=cure)
 
 
 def _outline(

@@ -243,8 +243,9 @@ def _existing(path: Path) -> str:
 
 
 def _nearby(path: Path) -> str:
+    """The cure for a run's folder, or another beside checkpoints; "" where there are none."""
     for folder in (path, path / "checkpoints", path.parent):
         steps = list_steps(folder) if folder.is_dir() else []
         if steps:
-            return f"checkpoint={steps[-1]}"
+            return f"name one of its checkpoints: {steps[-1]}"
     return ""

@@ -243,7 +243,6 @@ def _existing(path: Path) -> str:
 
 
 def _nearby(path: Path) -> str:
-    """The cure for a run's folder, or another beside checkpoints; "" where there are none."""
     for folder in (path, path / "checkpoints", path.parent):
         steps = list_steps(folder) if folder.is_dir() else []
         if steps:

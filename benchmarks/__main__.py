@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from tinyflux_pl.core.console_log import warnings_above_bars
+
 NAMES = (
     "bezier",
     "engine",
@@ -18,6 +20,7 @@ NAMES = (
 )
 
 
+@warnings_above_bars()
 def main(arguments: list[str]) -> int:
     """Run the benchmark that the first argument names; the others are its own."""
     if not arguments or arguments[0] not in NAMES:

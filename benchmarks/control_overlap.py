@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.types import Batch
 from tinyflux_pl.data.images.canny import canny_map, edges
 from tinyflux_pl.data.images.edge_overlap import edge_overlap
@@ -67,6 +68,7 @@ def overlap(found: list[np.ndarray], maps: list[np.ndarray]) -> float:
     return float(np.mean([edge_overlap(edges(p), m[..., 0] > 127) for p, m in pairs]))
 
 
+@warnings_above_bars()
 def main(base: Path, folder: Path, *words: str) -> None:
     """Run, table, sheet."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.data.tasks.shapes.grammar import POSITIONS, RADII, SEEN_PAIRS, SIZES, caption_of
 from tinyflux_pl.data.tasks.shapes.render import COLOURS, PALETTE, ShapeInstance, draw
 from tinyflux_pl.data.tasks.shapes.verifier import ShapeVerifier
@@ -133,6 +134,7 @@ def measure(pipeline: Pipeline, sheet: Path) -> dict[str, float]:
     }
 
 
+@warnings_above_bars()
 def main(base: Path, folder: Path, *words: str) -> None:
     """Pictures, run, table."""
     write_pictures(folder / "pictures")

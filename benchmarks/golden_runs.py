@@ -28,6 +28,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from tinyflux_pl.core.console_log import warnings_above_bars
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "hardware=cpu",
@@ -217,6 +219,7 @@ def compare(folder: Path, expected: dict[str, str]) -> int:
     return total
 
 
+@warnings_above_bars()
 def main() -> None:
     """Record or compare."""
     parser = argparse.ArgumentParser(

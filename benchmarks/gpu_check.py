@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from tinyflux_pl.core.console_log import warnings_above_bars
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -154,6 +156,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+@warnings_above_bars()
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

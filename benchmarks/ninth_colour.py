@@ -30,6 +30,7 @@ EIGHT = render.COLOURS
 render.PALETTE[NEW] = RGB  # before the modules that take their colours from it are imported
 render.COLOURS = tuple(render.PALETTE)
 
+from tinyflux_pl.core.console_log import warnings_above_bars  # noqa: E402
 from tinyflux_pl.data.tasks.shapes.grammar import (  # noqa: E402
     POSITIONS,
     RADII,
@@ -111,6 +112,7 @@ def pipeline_of(base: Path, *adapters: Path) -> Pipeline:
     return with_adapters(made, [(adapter, 1.0) for adapter in adapters])
 
 
+@warnings_above_bars()
 def main(base: Path, folder: Path, *words: str) -> None:
     """Pictures, run, table."""
     write_pictures(folder / "pictures")

@@ -16,7 +16,7 @@ from tinyflux_pl.app.step_flops import flops_per_image
 from tinyflux_pl.app.training_memory import Planner, choose_division
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory
-from tinyflux_pl.core.errors import ConfigError, SpecMismatch
+from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, SpecMismatch
 from tinyflux_pl.engine.memory_plan import weight_bytes
 
 SMALL = (
@@ -88,6 +88,24 @@ def test_the_weights_of_a_teacher_are_read_once_and_only_when_it_teaches(
     words = (*ONLINE, *lines, "hardware.memory_gb=8", "preflight=true", "steps=1", "run=once")
     run("train", root, *words)
     assert [path for path in read if path == teacher] == [teacher]
+
+
+def test_damaged_weights_of_a_teacher_are_refused_before_anything_is_cached(
+    root, trained, tmp_path, monkeypatch
+):
+    real = directory.Checkpoint.weights
+
+    def damaged(self, which="averaged"):
+        weights = real(self, which)
+        next(iter(weights.values())).view(-1)[0] = float("nan")
+        return weights
+
+    monkeypatch.setattr(directory.Checkpoint, "weights", damaged)
+    lines = ("experts=denoiser", "teacher=checkpoint", f"teacher.checkpoint='{trained}'")
+    lines += ("pathway.online.probability=0.01", "preflight=false", "steps=1", "run=damaged")
+    with pytest.raises(CorruptCheckpoint, match="is not finite"):
+        run("train", tmp_path, *ONLINE, *lines)
+    assert not list(tmp_path.rglob("shard_*"))
 
 
 def test_the_flops_of_a_step_leave_the_weights_of_its_teacher_where_they_are(root, trained):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, TinyFluxError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 OF_AN_ADAPTER = ("method", "base")  # keys of a description that a whole network does not have
 
 
+@warnings_above_bars()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the error's three lines and exit code where it is refused."""
     parser = argparse.ArgumentParser(prog="python -m tinyflux_pl.app.adapters", description=__doc__)

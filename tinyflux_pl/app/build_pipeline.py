@@ -11,6 +11,8 @@ from tinyflux_pl.app import (
     embedding_choice,
     inference_memory,
     packed_file,
+    picture_inputs,
+    planned_inputs,
     release_settings,
     report,
     simulation,
@@ -39,7 +41,7 @@ def pipeline(config: Generate) -> Any:
     config = packed_file.resolve_packed(release_settings.with_release_settings(config))
     device = device_of(config.hardware.accelerator)  # raises for a missing GPU
     if config.checkpoint is None:
-        compare_references(config, None)
+        compare_references(config, None if config.release is None else config.release.references)
     if config.simulate:
         built = simulation.simulated(config)
     else:
@@ -49,18 +51,12 @@ def pipeline(config: Generate) -> Any:
     command = recordable(config.overrides)
     built = built.with_metadata(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
-    unread_settings.check_sampling(config, built.sampler.settings)
+    if config.simulate:
+        planned_inputs.check(config, built)
     report.notes(distilled_settings.notes(built))
     if config.checkpoint is None:  # which fixes its own dtype
         report.notes(emulated_numbers.notes(built.denoiser, device))
-    pictures = {"references": config.references, "image": config.image, "mask": config.mask}
-    if config.control is not None or built.denoiser.hint_shape(1, 1) is not None:
-        built = _controlled(built, config)
-    if any(pictures.values()) or config.strength is not None:
-        from tinyflux_pl.inference.editing import editing
-
-        has_size = config.height is not None or config.width is not None
-        built = editing(built, **pictures, keep_size=has_size, strength=config.strength)
+    built = picture_inputs.with_pictures(built, config)
     built = drawing_cache.with_cache(built, config)
     built = staging.with_stored_prompts(built, config)
     built = staging.with_packed_weights(built, config)
@@ -95,25 +91,6 @@ def compare_references(config: Generate, seen: int | None) -> None:
         tables.line(f"warning: {line}")
 
 
-def _controlled(pipeline: Any, config: Generate) -> Any:
-    from tinyflux_pl.inference.control import controlled
-
-    in_conflict = {"reference": config.references, "image": config.image, "cache.kind": None}
-    if config.cache.kind != "none" or config.cache.calibrate is not None:
-        in_conflict["cache.kind"] = config.cache.kind
-    if config.engine.chosen == "offload":
-        in_conflict["engine.placement"] = "offload"
-    if names := [name for name, value in in_conflict.items() if value]:
-        cure = f"leave {', '.join(names)} out"
-        raise ConfigError("a control branch does not work with it", where=names[0], cure=cure)
-    return controlled(
-        pipeline,
-        config.control,
-        canny=config.control_hint == "canny",
-        strength=config.control_strength,
-    )
-
-
 def _of_checkpoint(config: Generate) -> Any:
     from tinyflux_pl.inference.open_checkpoint import open_checkpoint
     from tinyflux_pl.inference.pipeline import Pipeline
@@ -131,6 +108,7 @@ def _of_checkpoint(config: Generate) -> Any:
     if config.base is not None and "base" not in checkpoint.config:
         cure = "leave base= out"
         raise ConfigError("the checkpoint contains its complete network", where="base", cure=cure)
+    planned_inputs.check_checkpoint(checkpoint, config)
     plan_images = functools.partial(inference_memory.checkpoint_plan, checkpoint, config)
     images = inference_memory.batch_size(config, plan_images)
     built = Pipeline.from_checkpoint(checkpoint, config.weights, config.base)
@@ -147,7 +125,6 @@ def _of_model(config: Generate) -> Any:
     from tinyflux_pl.core import rng
     from tinyflux_pl.diffusion.guidance import Guidance
     from tinyflux_pl.inference.pipeline import Pipeline, device_of
-    from tinyflux_pl.sampling.images import require_guided
     from tinyflux_pl.sampling.loop import SamplerSettings
 
     model = config.model
@@ -168,10 +145,10 @@ def _of_model(config: Generate) -> Any:
     require_attention_kernel(model, device_of(config.hardware.accelerator))
     chosen = {key: value for key, value in config.guidance.items() if value is not None}
     guidance = Guidance(**signatures.check(Guidance, chosen, "guidance"))
-    require_guided(config.negative_prompt, guidance)
     chosen = {key: value for key, value in config.sampler.items() if value is not None}
-    unread_settings.check_sampling(config, SamplerSettings(**chosen, guidance=guidance))
+    settings = SamplerSettings(**chosen, guidance=guidance)
     inference_memory.check_size_of(config)
+    planned_inputs.check_release(config, settings)
     images = inference_memory.batch_size(config)
     codec, text, path = (build(getattr(config, k), k) for k in ("codec", "text", "path"))
     specs = {"latent_spec": codec.latent_spec, "text_spec": text.text_spec}

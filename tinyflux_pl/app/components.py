@@ -119,12 +119,12 @@ class Parts(Generic[J]):
         pathway.check_training(config, objective.trains)
         unread_settings.check(config, self.method, objective.unread)
         build(config.schedule, "schedule")
-        unread_settings.check_sampling(config, run_sampling.settings(config))
         hardware.require_attention_kernel(config.model, self.device, self.precision)
         starting_point.check(config, self.method, objective.trains)
         with torch.device("meta"):
             network = self.student()
             network.require_trainable()
+            run_sampling.check(config, network)
             optimizer = build(config.optimizer, "optimizer")
             build_optimizer(network, optimizer, self.method.rates(network))
         control_maps.check(config, network)

@@ -33,6 +33,28 @@ def with_cache(pipeline: Any, config: Generate) -> Any:
     return replace(pipeline, sampler=replace(pipeline.sampler, cache=StepCache(settings)))
 
 
+def check(config: Generate, denoiser: Any, steps: int) -> None:
+    """Raise ConfigError for a cache that this network or so many steps cannot use.
+
+    The network may lie on the meta device. That a calibration belongs to the weights is judged when
+    they are there.
+    """
+    from tinyflux_pl.diffusion.cache_rules import CacheSettings
+    from tinyflux_pl.sampling.step_cache import require_blocks
+
+    chosen = config.cache
+    if chosen.kind == "none" and chosen.calibrate is None:
+        return
+    kind, coefficients = chosen.kind, chosen.coefficients or ()
+    if chosen.calibrate is not None:
+        kind, coefficients = "teacache", COMPUTE_ALL
+    elif isinstance(coefficients, str):
+        coefficients = _calibration_in(coefficients)[1]
+    settings = CacheSettings(kind, chosen.threshold, chosen.longest, tuple(coefficients))
+    settings.require_steps(steps)
+    require_blocks(denoiser.block_stack(), kind, denoiser.name)
+
+
 def identity(pipeline: Any) -> str:
     """Hash of the weights that a calibration belongs to, added adapters included."""
     added = [f"{each['content']}:{each['scale']}" for each in pipeline.origin.get("lora", ())]
@@ -53,20 +75,26 @@ def _coefficients(pipeline: Any, source: str | Sequence[float] | None) -> Sequen
     """Those of a calibration's file, whose weights must be these; a list is a picture's record."""
     if not isinstance(source, str):
         return tuple(source or ())
+    weights, coefficients = _calibration_in(source)
+    here = identity(pipeline)
+    if weights != here:
+        what = f"it was fitted to other weights ({weights}, here {here})"
+        cure = f"fit it to these: cache.kind=none cache.calibrate={source}"
+        raise CheckpointMismatch(what, where=str(Path(source).expanduser()), cure=cure)
+    return coefficients
+
+
+def _calibration_in(source: str) -> tuple[Any, tuple[float, ...]]:
+    """The weights that a calibration's file belongs to, and its coefficients; ConfigError."""
     path = Path(source).expanduser()
     if not path.is_file():
         cure = f"make it: cache.calibrate={source}, with ten prompts or more"
         raise ConfigError("no such calibration", where=str(path), cure=cure)
     calibration = files.read_object(path)
-    here = identity(pipeline)
-    if calibration.get("weights") != here:
-        what = f"it was fitted to other weights ({calibration.get('weights')}, here {here})"
-        cure = f"fit it to these: cache.kind=none cache.calibrate={source}"
-        raise CheckpointMismatch(what, where=str(path), cure=cure)
     values = calibration.get("coefficients")
     if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
         raise ConfigError("it holds no coefficients", where=str(path), cure="make it again")
-    return tuple(float(v) for v in values)
+    return calibration.get("weights"), tuple(float(v) for v in values)
 
 
 def report_lines(

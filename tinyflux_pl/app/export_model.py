@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError, TinyFluxError
 
 
+@warnings_above_bars()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the error's three lines and exit code where it is refused."""
     name = "python -m tinyflux_pl.app.export_model"

@@ -17,11 +17,13 @@ from omegaconf import OmegaConf
 from tinyflux_pl.config.imported_keys import GROUPS, Imported, translated
 from tinyflux_pl.config.inherited_yaml import read_inherited
 from tinyflux_pl.core import files
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
+@warnings_above_bars()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the error's three lines and exit code where it is refused."""
     name = "python -m tinyflux_pl.app.import_config"

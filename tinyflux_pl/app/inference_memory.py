@@ -78,7 +78,7 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
     config = packed_file.resolve_packed(
         release_settings.with_release_settings(without_unneeded_weights(config))
     )
-    denoiser, codec, text, size = _outline(config)
+    denoiser, codec, text, size = outline(config)
     return plan_of(denoiser, codec, text, size, config, images)
 
 
@@ -150,7 +150,7 @@ def plan_of(
     return GenerationPlan(parts, stages, images, size, host, sequential, numbers, placement, budget)
 
 
-def _outline(config: Generate) -> tuple[Any, Any, Any, tuple[int, int]]:
+def outline(config: Generate) -> tuple[Any, Any, Any, tuple[int, int]]:
     """The denoiser on the meta device, codec, text encoder, and the (height, width) to draw.
 
     Raises ConfigError for sides that are no whole tokens, or exceed the network's positions.
@@ -174,7 +174,7 @@ def check_size_of(config: Generate) -> None:
     """Check the size to draw against the network's structure; warn if far from training's."""
     from tinyflux_pl.inference.picture_size import warn_if_far
 
-    denoiser, _, _, size = _outline(config)
+    denoiser, _, _, size = outline(config)
     if denoiser.image_size:
         warn_if_far(*size, (denoiser.image_size, denoiser.image_size))
 

@@ -113,6 +113,19 @@ def _base_identity(init: str | None, network: Any) -> str | None:
     return checkpoint_teacher.averaged(checkpoint_teacher.open_cached(folder))
 
 
+def require_weights(parts: PartsWithTeacher) -> None:
+    """Read the weights of the teacher in the step now: it may teach for the first time much later.
+
+    After `parts.student`; nothing is read where the student's own base teaches. Raises as reading
+    them does (CorruptCheckpoint, CheckpointMismatch), NumericsError for NaN and infinity.
+    """
+    from tinyflux_pl.core.finite import require_finite_weights
+
+    online = parts.online_teacher
+    if online is not None and shared_teacher_base(parts) is None:
+        require_finite_weights(online.denoiser, f"the teacher {online.name}")
+
+
 def resident_bytes(parts: PartsWithTeacher) -> int:
     """Bytes of the frozen network beside the student: the method's teacher, or the online one.
 

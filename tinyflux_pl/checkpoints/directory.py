@@ -246,5 +246,5 @@ def _nearby(path: Path) -> str:
     for folder in (path, path / "checkpoints", path.parent):
         steps = list_steps(folder) if folder.is_dir() else []
         if steps:
-            return f"checkpoint={steps[-1]}"
+            return f"name one of its checkpoints: {steps[-1]}"
     return ""

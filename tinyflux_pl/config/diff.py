@@ -47,6 +47,7 @@ HARMLESS_KEYS = (
         "sampler",
         "guidance",
         "hardware.workers",
+        "release.references",
     ),
     *("hardware.memory_gb", "hardware.context_gb", "hardware.drawn_at_once"),
     *(

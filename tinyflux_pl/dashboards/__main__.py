@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from tinyflux_pl.config import redact
 from tinyflux_pl.config.signatures import suggestion
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.errors import ConfigError, MissingDependency, TinyFluxError
 from tinyflux_pl.dashboards import publish
 from tinyflux_pl.dashboards.workspaces import COMPARED, WORKSPACES
@@ -99,6 +100,7 @@ def _published(workspace: object, name: str) -> str:
         ) from error
 
 
+@warnings_above_bars()
 def main() -> None:
     """The command: prints errors in three lines, with their exit code."""
     redact.install()

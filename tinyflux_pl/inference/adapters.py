@@ -58,6 +58,15 @@ def with_adapters(pipeline: Pipeline, chosen: Sequence[tuple[Path, float]]) -> P
     return replace(pipeline, origin=origin, distilled=learnt, references=references)
 
 
+def require_one(path: Path) -> None:
+    """Raise CheckpointMismatch for a place without an adapter; its weights are not read."""
+    path = path.expanduser()
+    if is_checkpoint(path):
+        require_adapter(open_checkpoint(path))
+    else:
+        metadata_of(file_in(path))
+
+
 def read(path: Path, denoiser: Any) -> ReadAdapter:
     """The adapter at a path, for this denoiser.
 

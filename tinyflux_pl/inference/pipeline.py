@@ -126,8 +126,7 @@ class Pipeline:
         batch_size: int | None = None,
     ) -> Pipeline:
         """A copy with another sampler, size or batch size; None keeps the present value."""
-        settings = replace(self.sampler.settings, **_without_none(sampler))
-        settings = replace(settings, guidance=replace(settings.guidance, **_without_none(guidance)))
+        settings = adjusted_settings(self.sampler.settings, sampler, guidance)
         size = (height or self.sampler.image_size[0], width or self.sampler.image_size[1])
         check_size(*size, self.cell)
         self.denoiser.require_size(*size)
@@ -224,5 +223,15 @@ class Pipeline:
         }
 
 
-def _without_none(values: dict[str, Any] | None) -> dict[str, Any]:
+def adjusted_settings(
+    settings: SamplerSettings,
+    sampler: Mapping[str, Any] | None = None,
+    guidance: Mapping[str, Any] | None = None,
+) -> SamplerSettings:
+    """The settings with other values of sampler and guidance; None keeps the present one."""
+    settings = replace(settings, **_without_none(sampler))
+    return replace(settings, guidance=replace(settings.guidance, **_without_none(guidance)))
+
+
+def _without_none(values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyflux_pl.config import redact
+from tinyflux_pl.core.console_log import warnings_above_bars
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 from tinyflux_pl.core.printable import printable
 from tinyflux_pl.report import sweep_files
 from tinyflux_pl.report.write import write_run_report, write_sweep_report
 
 
+@warnings_above_bars()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write report.html into the folder and print its path; an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tinyflux_pl.report", description=__doc__)

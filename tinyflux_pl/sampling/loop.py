@@ -93,6 +93,16 @@ def evaluating(denoiser: Denoiser) -> Generator[None]:
             module.training = mode
 
 
+def require_guidance_input(guidance: Guidance, denoiser: Denoiser) -> None:
+    """Raise ConfigError for `embedded` guidance of a network without an input for it."""
+    if guidance.embedded is not None and not denoiser.reads_guidance:
+        raise ConfigError(
+            "this network has no guidance input",
+            where="guidance.embedded",
+            cure="guidance.embedded=null; guidance.scale guides any network, at twice the cost",
+        )
+
+
 def _prepare_conditioning(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -109,12 +119,7 @@ def _prepare_conditioning(
         )
     cond = text if isinstance(text, Conditioning) else Conditioning(text)
     if guidance.embedded is not None:
-        if not denoiser.reads_guidance:
-            raise ConfigError(
-                "this network has no guidance input",
-                where="guidance.embedded",
-                cure="guidance.embedded=null; guidance.scale guides any network, at twice the cost",
-            )
+        require_guidance_input(guidance, denoiser)
         cond = replace(cond, embedded_guidance=torch.full((1,), float(guidance.embedded)))
     device = cond.text.tokens.device
 
@@ -174,7 +179,8 @@ def sample(
     )
     first_step = _first_moving_step(path, times, settings.guidance)
     if initial is not None:
-        _require_deterministic(initial, settings)
+        if initial.mask is not None:
+            require_deterministic(settings)
         first_step = max(first_step, initial.first_step(settings.steps))
     # As on a VP table, whose last sigma is above 0: the data is then computed from the prediction.
     ends_before_data = settings.final == "data" and float(path.sigma(times[-1:])[0]) > 0
@@ -219,8 +225,9 @@ def sample(
     return torch.cat(done) if done else torch.empty(0, *shape, device=device)
 
 
-def _require_deterministic(initial: Initial, settings: SamplerSettings) -> None:
-    if initial.mask is not None and settings.solver == "euler_ancestral":
+def require_deterministic(settings: SamplerSettings) -> None:
+    """Raise ConfigError for a solver that adds noise, where a part of a picture is kept."""
+    if settings.solver == "euler_ancestral":
         what = "the kept part of a picture would be given new noise at each step"
         raise ConfigError(what, where="sampler.solver", cure="sampler.solver=euler")
 

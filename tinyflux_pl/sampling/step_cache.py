@@ -70,12 +70,7 @@ class StepCache:
     @contextmanager
     def installed(self, blocks: Sequence[StackBlock], name: str) -> Generator[None]:
         """Inside, replace the calls of these blocks, starting with an empty cache."""
-        if len(blocks) < 2:
-            cure = "cache.kind=none, or a transformer"
-            raise ConfigError("no blocks that a cache could skip", where=name, cure=cure)
-        if self.settings.kind == "teacache" and blocks[0].modulated is None:
-            cure = "cache.kind=first_block"
-            raise ConfigError("TeaCache does not know this network", where=name, cure=cure)
+        require_blocks(blocks, self.settings.kind, name)
         self._states.clear()
         self._outputs.clear()
         with ExitStack() as stack:
@@ -146,6 +141,16 @@ class StepCache:
         image = block.image_of(output).clone()
         image[:, -tokens:] += state.addition
         return block.with_image(output, image)
+
+
+def require_blocks(blocks: Sequence[StackBlock], kind: str, name: str) -> None:
+    """Raise ConfigError for a network without blocks that a cache of this kind could skip."""
+    if len(blocks) < 2:
+        cure = "cache.kind=none, or a transformer"
+        raise ConfigError("no blocks that a cache could skip", where=name, cure=cure)
+    if kind == "teacache" and blocks[0].modulated is None:
+        cure = "cache.kind=first_block"
+        raise ConfigError("TeaCache does not know this network", where=name, cure=cure)
 
 
 def cached(cache: StepCache | None, denoiser: Denoiser, steps: int) -> AbstractContextManager[None]:

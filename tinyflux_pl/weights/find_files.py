@@ -138,19 +138,21 @@ def _named(folder: Path, stem: str, variant: str | None) -> WeightFiles | None:
         folder / f"{stem}{between}.safetensors",
     )
     if index.is_file():
-        shard_of = _index(index)
+        shard_of, total = _index(index)
         shards = tuple(folder / name for name in sorted(set(shard_of.values())))
         _require_shards(folder, shards, stem, variant)
-        return WeightFiles(shards, variant, shard_of)
+        return WeightFiles(shards, variant, shard_of, total)
     return WeightFiles((single,), variant) if single.is_file() else None
 
 
-def _index(index: Path) -> dict[str, str]:
-    """The file of each key, as an index says it; only safetensors beside it."""
+def _index(index: Path) -> tuple[dict[str, str], int | None]:
+    """The file of each key and the bytes of all tensors, as an index says them.
+
+    It names safetensors beside it alone; None: it does not say the bytes.
+    """
     try:
-        shard_of = {
-            str(key): str(name) for key, name in files.read_json(index)["weight_map"].items()
-        }
+        content = files.read_json(index)
+        shard_of = {str(key): str(name) for key, name in content["weight_map"].items()}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         what = "not an index of shards, a JSON object with a weight_map"
         raise CorruptCheckpoint(what, where=str(index), cure="fetch it again") from error
@@ -164,7 +166,9 @@ def _index(index: Path) -> dict[str, str]:
         raise CorruptCheckpoint(
             "an index that names no weights", where=str(index), cure="fetch it again"
         )
-    return shard_of
+    metadata = content.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return shard_of, int(total) if type(total) in (int, float) and total > 0 else None
 
 
 def _require_shards(folder: Path, shards: Sequence[Path], stem: str, variant: str | None) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tinyflux_pl.core import files
-from tinyflux_pl.core.errors import CorruptCheckpoint
-from tinyflux_pl.weights import gguf_file, headers
-
-SMALLEST = 2**20  # bytes of zeros at the end that tell: biases may be zeros, and are shorter
+from tinyflux_pl.weights import gguf_file, headers, zero_runs
 
 
 def require_weights(path: str | Path) -> None:
@@ -33,11 +29,11 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def outlines(
     path: str | Path, dtype: torch.dtype = torch.float32, *, packed: bool = False
 ) -> dict[str, Tensor]:
-    """Every tensor on the meta device; raises what weights.headers and gguf_file do.
+    """Every tensor on the meta device; raises what weights.headers, gguf_file and zero_runs do.
 
     With `packed`, rows of GGUF's blocks are PackedRows of `dtype`.
     """
-    _require_end(path)
+    zero_runs.require_no_hole(path)
     if packed and gguf_file.is_gguf(path):
         return dict(gguf_file.packed_tensors(path, dtype, meta=True))
     if gguf_file.is_gguf(path):
@@ -48,25 +44,13 @@ def outlines(
 def tensors(
     path: str | Path, dtype: torch.dtype = torch.float32, *, packed: bool = False
 ) -> dict[str, Tensor]:
-    """Every tensor as it is stored; those that GGUF packs in `dtype`, or `packed` as PackedRows."""
+    """Every tensor as it is stored; those that GGUF packs in `dtype`, or `packed` as PackedRows.
+
+    Raises what `outlines` does.
+    """
+    zero_runs.require_no_hole(path)
     if packed and gguf_file.is_gguf(path):
         return dict(gguf_file.packed_tensors(path, dtype))
     if gguf_file.is_gguf(path):
         return gguf_file.tensors(path, dtype)
     return headers.packed_formats(path) | files.read_tensors(path)
-
-
-def _require_end(path: str | Path) -> None:
-    """Raise CorruptCheckpoint for a large file that ends in zeros.
-
-    A download that stopped leaves them where space was reserved, and no weights end so.
-    """
-    with open(path, "rb") as handle:
-        size = handle.seek(0, os.SEEK_END)
-        if size < SMALLEST * 2:
-            return
-        handle.seek(size - SMALLEST)
-        if not any(handle.read()):
-            what = f"its last {SMALLEST:,} bytes are zeros"
-            cure = "fetch it again: a download that stopped leaves zeros"
-            raise CorruptCheckpoint(what, where=str(path), cure=cure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +25,13 @@ class WeightFiles:
     """Ordered safetensors of one network and their variant (None: unsuffixed weights).
 
     `shard_of` is what an index says: the name of the file that holds each key. None: there is no
-    index.
+    index. `total_bytes` is what it says of all tensors together; None: nothing.
     """
 
     files: tuple[Path, ...]
     variant: str | None = None
     shard_of: Mapping[str, str] | None = None
+    total_bytes: int | None = None
 
     def tensors(
         self, dtype: torch.dtype = torch.float32, *, packed: bool = False
@@ -38,19 +40,36 @@ class WeightFiles:
 
         With `packed` those are PackedRows. CorruptCheckpoint for a truncated file, a shard of zeros
         and a shard without the keys that the index names for it, CheckpointMismatch for a key that
-        the index does not name.
+        the index does not name. Warns as `outlines` does.
         """
-        return self._tensors_by_shard(partial(self._values, dtype=dtype, packed=packed))
+        read = partial(self._values, dtype=dtype, packed=packed)
+        return self._compared(self._tensors_by_shard(read))
 
     def outlines(
         self, dtype: torch.dtype = torch.float32, *, packed: bool = False
     ) -> dict[str, Tensor]:
-        """The same on the meta device, from the headers alone."""
-        return self._tensors_by_shard(partial(tensor_files.outlines, dtype=dtype, packed=packed))
+        """The same on the meta device, from the headers alone.
+
+        Warns where the tensors do not have the bytes that the index says: those of another
+        precision, of another release, or an index that was not made anew with its shards.
+        """
+        read = partial(tensor_files.outlines, dtype=dtype, packed=packed)
+        return self._compared(self._tensors_by_shard(read))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, from the headers alone."""
         return self._tensors_by_shard(tensor_files.shapes)
+
+    def _compared(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors, with a warning if the index says another number of bytes."""
+        num_bytes = sum(value.nbytes for value in tensors.values())
+        if self.total_bytes is not None and num_bytes != self.total_bytes:
+            warnings.warn(
+                f"the index says {self.total_bytes:,} bytes of weights, and its shards hold "
+                f"{num_bytes:,}: use index and shards of one release ({self.files[0].parent})",
+                stacklevel=3,
+            )
+        return tensors
 
     def _values(self, file: Path, dtype: torch.dtype, packed: bool) -> dict[str, Tensor]:
         tensors = tensor_files.tensors(file, dtype, packed=packed)

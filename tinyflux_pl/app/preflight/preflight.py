@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import online_teacher, report, unread_settings
+from tinyflux_pl.app import online_teacher, report, run_sampling, unread_settings
 from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.batch_sizes import sizes
 from tinyflux_pl.app.caches.prepare import prepare
@@ -149,6 +149,9 @@ class Preflight:
             network = self.parts.student()
             rates = self.parts.method.rates(network)
             optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"), rates)
+        downsample = self.parts.codec.latent_spec.downsample
+        size = self.parts.image_size
+        report.notes(run_sampling.unguided(self.config, network, downsample, size))
         self.parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         saved = self.parts.method.saved(network)
         groups = optimizer.param_groups
@@ -165,6 +168,8 @@ class Preflight:
             self.config, self.start, checkpoint, self.parts.image_size
         )
         disk_needs.require_space(self.writes)
+        if self.start < self.config.steps:
+            online_teacher.require_weights(self.parts)
 
     def _dry_run(self) -> None:
         """Take a few steps with the caches or, where they are incomplete, with the samples."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from tinyflux_pl.data.records.dataset_files import (
     inside,
     is_file,
 )
+from tinyflux_pl.data.records.spelling import letters
 from tinyflux_pl.data.records.table_rows import CURE, rows_of
 
 FILE_KEYS = ("file_name", "image", "file")
@@ -54,14 +54,10 @@ def captions_by_image(root: Path, table: Path, several: bool = False) -> Caption
 
 def _spelled(root: Path, file: str) -> str:
     """A hint if the folder has a name of the table in another case or Unicode composition."""
-    alike = (name for name in images_and_masks(root)[0] if _letters(name) == _letters(file))
+    alike = (name for name in images_and_masks(root)[0] if letters(name) == letters(file))
     return "".join(
         f"the folder calls it {name!a}, the table {file!a}: " for name in islice(alike, 1)
     )
-
-
-def _letters(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_captions(path: Path, several: bool = False) -> CaptionTable:

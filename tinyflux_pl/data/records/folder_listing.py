@@ -25,6 +25,7 @@ from tinyflux_pl.data.records.dataset_files import (
 from tinyflux_pl.data.records.file_index import FileIndex, identity
 from tinyflux_pl.data.records.finding import findings_of
 from tinyflux_pl.data.records.listing import Entry, Listing, ListingOptions, listed
+from tinyflux_pl.data.records.spelling import spelled_otherwise
 from tinyflux_pl.data.records.table_rows import table_in
 
 INDEX_SUFFIX = ".files.json"  # beside the log of decoded images
@@ -65,6 +66,8 @@ class FolderListing(Listing):
         images, masks = scan.images, set(scan.masks)
         if alone := sorted(masks - set(map(mask_of, images))):
             cure = f"call the mask of NAME.png NAME{MASK_SUFFIX}, or remove it"
+            if respelled := spelled_otherwise(alone, map(mask_of, images)):
+                cure += f"; {respelled[0]}: the same letters in another case or composition"
             what = f"{listed(alone)}: masks that no image has"
             raise DataError(what, where=str(self.root), cure=cure)
         if described is not None:

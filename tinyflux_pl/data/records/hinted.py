@@ -20,6 +20,7 @@ from tinyflux_pl.data.images.fit import fit
 from tinyflux_pl.data.records.dataset_files import inside, scanned
 from tinyflux_pl.data.records.listing import listed
 from tinyflux_pl.data.records.record_source import RecordSource
+from tinyflux_pl.data.records.spelling import spelled_otherwise
 
 CANNY = "canny"
 
@@ -105,6 +106,8 @@ def _maps_of(records: RecordSource, root: Path) -> list[Path]:
     cure = "one map a picture, called as the picture is"
     without = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
     if missing := list(dict.fromkeys(without)):
+        if respelled := spelled_otherwise((os.path.splitext(name)[0] for name in missing), by_stem):
+            cure += f"; {respelled[0]}: the same letters in another case or composition"
         raise DataError(f"{listed(missing)} without a map", where=str(root), cure=cure)
     if several := [name for s in dict.fromkeys(stems) for name in by_stem[s][1:]]:
         raise DataError(f"{listed(several)}: a second map of a name", where=str(root), cure=cure)

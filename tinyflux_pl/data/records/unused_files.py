@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinyflux_pl.data.images import formats as image_formats
 from tinyflux_pl.data.records.finding import Finding, findings_of
+from tinyflux_pl.data.records.spelling import spelled_otherwise
 
 TABLES = (
     *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".yaml"),
@@ -42,7 +43,7 @@ def unread(files: Iterable[str]) -> list[Finding]:
 
 
 def of_folder(
-    images: Iterable[str],
+    images: Sequence[str],
     other_files: Iterable[str],
     table: str | None,
     captions: Mapping[str, Sequence[str]] | None,
@@ -69,7 +70,15 @@ def of_folder(
             written = [caption.strip() for caption in captions.get(image, ())]
             differs += [name for name in names if [*captions_in(name)] != [*filter(None, written)]]
     twins = [" = ".join(group) for group in stems.values() if len(group) > 1]
+    without = {_stem(image): image for image in images if image not in texts}
+    by_stem = {_stem(name): name for name in alone} if captions is None else {}
+    respelled = spelled_otherwise(by_stem, without)
     return [
+        *findings_of(
+            "spelled otherwise",
+            respelled,
+            "rename one of the two: the same letters in another case or Unicode composition",
+        ),
         *findings_of(
             "one stem", twins, "rename one of each: they share NAME.txt and NAME.mask.png"
         ),

@@ -40,7 +40,5 @@ def test_a_name_that_begins_as_another_keeps_its_own_rank():
         "block_2.block_1.q": LayerPlan(3),
     }
     peft_layers.attach(net, plans, peft_layers.Kind())
-    ranks = {
-        name: layer.r[peft_layers.TRAINED] for name, layer in peft_layers.adapted(net).items()
-    }
+    ranks = {name: layer.r[peft_layers.TRAINED] for name, layer in peft_layers.adapted(net).items()}
     assert ranks == {name: plan.rank for name, plan in plans.items()}

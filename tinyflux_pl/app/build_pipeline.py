@@ -46,7 +46,7 @@ def pipeline(config: Generate) -> Any:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
     built = with_adapters(built, adapter_choice.chosen(config.lora))
     built = with_embeddings(built, embedding_choice.chosen(config.embedding))
-    command = recordable(config.overrides)
+    command = _recorded(config)
     built = built.marked(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     unread_settings.check_sampling(config, built.sampler.settings)
@@ -67,6 +67,13 @@ def pipeline(config: Generate) -> Any:
     placement = staging.placement_of(config)
     require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
+
+
+def _recorded(config: Generate) -> list[str]:
+    """The words of the command that a picture's file repeats; a calibration's weights are plain."""
+    lines = recordable(config.overrides)
+    packed = config.engine.stored is not None
+    return [line for line in lines if packed or not line.startswith("engine.precision=")]
 
 
 def require_resident_branch(config: Generate, placement: Placement) -> None:

@@ -27,7 +27,7 @@ def test_a_cell_is_as_free_as_its_freest_pixel(start):
     torch.testing.assert_close(start.initial().mask[0, 0], expected)
 
 
-def test_black_is_pasted_back_exactly_whatever_was_drawn_there(start):
+def test_black_is_pasted_back_exactly(start):
     drawn = torch.full((1, 3, 8, 8), torch.nan)
     drawn[..., 3, 5] = drawn[..., 6, 0] = 0.5
     finished = start.finish(drawn)

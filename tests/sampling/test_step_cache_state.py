@@ -46,7 +46,7 @@ def reused(cache, stack, values):
 
 
 @pytest.mark.parametrize("kind", ["first_block", "teacache"])
-def test_the_blocks_run_again_where_the_input_has_moved_and_count_anew_from_there(kind):
+def test_blocks_run_again_once_the_input_changed_by_the_threshold(kind):
     """TeaCache adds up the changes from step to step (3 x 10 %), the other compares with the last
     step that ran (1.1^3 = 33 %): both beyond 25 % at the third step after each that ran."""
     cache, stack = cache_of(kind), blocks()

@@ -77,8 +77,8 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
     parts = ("codec", "text", *(() if "weights" in config.model else ("path",)))
     if missing := [name for name in parts if not getattr(config, name)]:  # a release has its path
-        own = " ".join(f"{name}=" for name in missing)
-        cure = f"a release (model=flux1_dev), or checkpoint=RUN; of your own {own} too"
+        keys = " ".join(f"{name}=" for name in missing)
+        cure = f"a release (model=flux1_dev), or checkpoint=RUN; of your own {keys} too"
         raise ConfigError(f"no {', '.join(missing)} to plan with", where=missing[0], cure=cure)
     config = packed_file.decided(release_settings.followed(weightless(config)))
     denoiser, codec, text, size = _outline(config)

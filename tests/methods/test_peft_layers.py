@@ -14,8 +14,11 @@ def network(layers):
 
 @pytest.mark.parametrize("lokr", [False, True])
 def test_peft_gets_one_pattern_for_all_layers_of_a_rank(lokr, monkeypatch):
-    """It tries every pattern on every layer: with one a layer, and more layers than Python keeps
-    compiled expressions (512), each of the squared number is compiled anew."""
+    """It tries every pattern on every layer.
+
+    With one a layer, and more layers than Python keeps compiled expressions (512), each trial
+    compiles its pattern anew.
+    """
     configs = []
     inject = peft.inject_adapter_in_model
     monkeypatch.setattr(

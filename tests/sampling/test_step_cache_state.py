@@ -1,4 +1,4 @@
-"""What a step cache remembers: on blocks of plain arithmetic, whose changes are known."""
+"""The state of a step cache, on blocks of plain arithmetic whose changes are known."""
 
 import pytest
 import torch
@@ -47,8 +47,11 @@ def reused(cache, stack, values):
 
 @pytest.mark.parametrize("kind", ["first_block", "teacache"])
 def test_blocks_run_again_once_the_input_changed_by_the_threshold(kind):
-    """TeaCache adds up the changes from step to step (3 x 10 %), the other compares with the last
-    step that ran (1.1^3 = 33 %): both beyond 25 % at the third step after each that ran."""
+    """Both exceed 25 % at the third step after one that ran.
+
+    TeaCache adds up changes from step to step (3 x 10 %), first_block compares with the step that
+    ran last (1.1^3 = 33 %).
+    """
     cache, stack = cache_of(kind), blocks()
     with cache.installed(stack, "grow"):
         steps = reused(cache, stack, GROWING)

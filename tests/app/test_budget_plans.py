@@ -4,6 +4,7 @@ import pytest
 
 from tests.app.runs import settings
 from tests.app.test_inference_memory import MODELS
+from tests.app.test_simulation import TRAINED
 from tinyflux_pl.app import build_pipeline, inference_memory, staging
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.placement import OFFLOAD, SEQUENTIAL, fits, parsed_bytes
@@ -58,3 +59,19 @@ def test_a_control_branch_refuses_blocks_in_turn(tmp_path):
     build_pipeline.require_resident_branch(with_map, SEQUENTIAL)
     without = settings("generate", tmp_path, "model=sdxl")
     build_pipeline.require_resident_branch(without, OFFLOAD)
+
+
+@pytest.mark.parametrize("model", ["tiny", "unet", "flux_core", "fluxflow"])
+def test_a_model_of_ones_own_without_its_parts_is_refused(model, tmp_path):
+    line = (f"model={model}", "plan=only")
+    with pytest.raises(ConfigError, match=r"(?s)no codec.* to plan with.*RUN; .*codec="):
+        inference_memory.plan(settings("generate", tmp_path, *line))
+
+
+def test_a_model_of_ones_own_is_planned_with_the_parts_that_are_named(tmp_path):
+    line = ("model=tiny", *TRAINED["tiny"], "hardware.accelerator=cpu")
+    without_path = [word for word in line if not word.startswith("path=")]
+    with pytest.raises(ConfigError, match="no path to plan with"):
+        inference_memory.plan(settings("generate", tmp_path, *without_path))
+    plan = inference_memory.plan(settings("generate", tmp_path, *line, "height=32", "width=32"))
+    assert plan.parts[0].name == "denoiser" and plan.host

@@ -56,6 +56,20 @@ def test_a_cuda_context_is_reserved_in_each_stage_on_the_device():
     assert p.chosen("auto", needs, 93, host=False).text_in_turn == (("t5", 4),)
 
 
+def test_activations_of_encoders_take_room_from_their_blocks():
+    needs = replace(NEEDS, encoding=20)
+    placement = p.chosen("auto", needs, 93, host=False)
+    assert placement.text_in_turn == (("t5", 4),)
+    text = p.planned(placement, needs, host=False).stages[0]
+    assert text.rows["activations"] == 20 and text.total <= 93
+
+
+def test_an_encoder_has_the_room_of_the_others_where_they_are_read_one_at_a_time():
+    alone = replace(NEEDS, one_encoder=True)
+    counts = [p.chosen("auto", needs, 81, host=False).text_in_turn for needs in (alone, NEEDS)]
+    assert counts == [(("t5", 3),), (("t5", 4),)]
+
+
 def test_on_a_cpu_the_denoiser_stays_in_memory():
     assert totals(p.SEQUENTIAL, host=True) == {
         "text": (332, True),

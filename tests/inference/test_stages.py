@@ -34,11 +34,12 @@ def test_parts_are_loaded_and_freed_with_their_stages():
     parts = [Part(name, log) for name in ("denoiser", "codec", "text")]
     stages = Stages(*parts, torch.device("cpu"), SEQUENTIAL)
     log.clear()
-    for name in ("text", "text", "denoise", "decode"):
+    for name in ("encode", "text", "text", "denoise", "decode"):
         stages(name)
     stages.end()
-    assert log == ["text freed", "denoiser to cpu", "denoiser to cpu", "codec freed"]
-    assert set(stages.growth) <= {"text", "denoise", "decode"}
+    denoising = ["denoiser to cpu", "denoiser to cpu"]
+    assert log == ["codec freed", "text freed", *denoising, "codec freed"]
+    assert set(stages.growth) <= {"encode", "text", "denoise", "decode"}
 
 
 def test_sequential_sampling_equals_resident_sampling(tmp_path, capsys):

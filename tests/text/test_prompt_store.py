@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.core.minimal_parts import MinimalText
+from tinyflux_pl.core import files
 from tinyflux_pl.text.prompt_store import StoredPrompts
 
 
@@ -55,3 +56,27 @@ def test_a_truncated_store_file_is_written_again(tmp_path):
     again = Counted()
     assert same(StoredPrompts(again, tmp_path).encode(["red"]), MinimalText().encode(["red"]))
     assert again.calls == 1 and "red" not in file.name
+
+
+def test_another_device_has_embeddings_of_its_own(tmp_path):
+    """The last bits of an embedding are the device's."""
+    StoredPrompts(Counted(), tmp_path).encode(["red"])
+    other = Counted()
+    StoredPrompts(other, tmp_path).to("meta").encode(["red"])
+    assert other.calls == 1 and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["widths", "parts"])
+def test_a_stored_file_that_does_not_fit_is_written_again(tmp_path, change):
+    StoredPrompts(Counted(), tmp_path).encode(["red"])
+    (file,) = tmp_path.iterdir()
+    stored = files.read_tensors(file)
+    if change == "parts":
+        del stored["pooled"]
+    else:
+        stored["tokens"] = torch.zeros(1, 2, 1)
+    files.write_tensors(file, stored, {})
+    for calls in (1, 0):
+        again = Counted()
+        assert same(StoredPrompts(again, tmp_path).encode(["red"]), MinimalText().encode(["red"]))
+        assert again.calls == calls

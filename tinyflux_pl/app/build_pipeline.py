@@ -48,7 +48,7 @@ def pipeline(config: Generate) -> Any:
         built = _of_checkpoint(config) if config.checkpoint is not None else _of_model(config)
     built = with_adapters(built, adapter_choice.parse_adapters(config.lora))
     built = with_embeddings(built, embedding_choice.parse_embeddings(config.embedding))
-    command = recordable(config.overrides)
+    command = _recorded(config)
     built = built.with_metadata(command=command) if command else built
     built = built.adjusted(config.height, config.width, config.sampler, config.guidance)
     if config.simulate:
@@ -63,6 +63,13 @@ def pipeline(config: Generate) -> Any:
     placement = staging.placement_of(config)
     require_resident_branch(config, placement)
     return built.on(config.hardware.accelerator, config.hardware.precision, placement)
+
+
+def _recorded(config: Generate) -> list[str]:
+    """The words of the command that a picture's file repeats; a calibration's weights are plain."""
+    lines = recordable(config.overrides)
+    packed = config.engine.stored is not None
+    return [line for line in lines if packed or not line.startswith("engine.precision=")]
 
 
 def require_resident_branch(config: Generate, placement: Placement) -> None:

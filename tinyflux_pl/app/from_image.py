@@ -155,6 +155,8 @@ def _require_same(recorded: Mapping[str, Any], here: Mapping[str, Any], file: st
         if before != value:
             what = f"{key} was {str(before)[:60]} and is {str(value)[:60]}: another picture"
             cure = "give the weights, parts and pictures that it was drawn with"
+            if key == "calibration":  # a file, which the picture does not name
+                cure = "engine.calibration=FILE, the factors that it was drawn with"
             raise CheckpointMismatch(what, where=file, cure=cure)
 
 

@@ -75,6 +75,11 @@ def plan(config: Generate, images: int | None = None) -> GenerationPlan:
         return checkpoint_plan(open_checkpoint(config.checkpoint), config, images)
     if not config.model:
         raise ConfigError("no model to plan for", where="plan", cure="name one: model=flux1_dev")
+    parts = ("codec", "text", *(() if "weights" in config.model else ("path",)))
+    if missing := [name for name in parts if not getattr(config, name)]:  # a release has its path
+        keys = " ".join(f"{name}=" for name in missing)
+        cure = f"a release (model=flux1_dev), or checkpoint=RUN; of your own {keys} too"
+        raise ConfigError(f"no {', '.join(missing)} to plan with", where=missing[0], cure=cure)
     config = packed_file.resolve_packed(
         release_settings.with_release_settings(without_unneeded_weights(config))
     )

@@ -63,12 +63,12 @@ def check(config: Generate, pipeline: Pipeline) -> None:
     if config.from_image is None:
         _check_sampling(config, pipeline)
     _check_condition(config, pipeline)
-    for path, _ in adapter_choice.chosen(config.lora):
+    for path, _ in adapter_choice.parse_adapters(config.lora):
         adapters.require_one(path)
-    embeddings.with_embeddings(pipeline, embedding_choice.chosen(config.embedding))
+    embeddings.with_embeddings(pipeline, embedding_choice.parse_embeddings(config.embedding))
     if config.references:
         seen = seen_references.with_adapters(
-            pipeline.references, adapter_choice.chosen(config.lora)
+            pipeline.references, adapter_choice.parse_adapters(config.lora)
         )
         pipeline = replace(pipeline, references=seen)
     picture_inputs.with_pictures(pipeline, config)

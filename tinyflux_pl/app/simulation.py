@@ -54,5 +54,6 @@ def _require_parts(config: Generate) -> None:
     missing = [name for name in ("model", "codec", "text", "path") if not getattr(config, name)]
     if missing:
         what = f"no {', '.join(missing)} to simulate"
-        cure = "name a release, simulate=true model=flux1_dev; of your own, codec= and text= too"
+        keys = " ".join(f"{name}=" for name in missing)
+        cure = f"name a release, simulate=true model=flux1_dev; of your own {keys} too"
         raise ConfigError(what, where=missing[0], cure=cure)

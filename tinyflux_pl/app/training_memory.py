@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -87,23 +88,14 @@ class Planner:
             sizes(self.hardware.replace(accumulation=1))  # raises: the ranks do not divide it
         return [Sizes(batch // n, batch // n // ranks, n, ranks) for n in counts]
 
+    def fits_idle(self) -> bool:
+        """False if what a preview keeps beside its activations exceeds the memory already."""
+        return self._idle <= self._limit
+
     def _plan(self, division: Sizes, checkpointing: bool) -> TrainingPlan:
-        state = memory_plan.training_state(
-            self.denoiser,
-            self.optimizer.param_groups,
-            self.saved,
-            averaged=True,
-            ranks=division.ranks,
-        )
-        idle = memory_plan.training(state, {"preview": 0}, host=False).worst().total
-        method = self.parts.method
-        frozen = {"codec": self._codec_bytes}
-        if teacher := online_teacher.resident_bytes(self.parts):
-            frozen["teacher"] = teacher
-        if method.keeps_text and (remaining := encoder_bytes(self.text, in_turn=False)):
-            frozen["text encoders"] = remaining
+        method, state, frozen = self.parts.method, self._state, self._frozen
         context = hardware.context_bytes(self.hardware)
-        drawn = self._drawn_at_once(idle + sum(frozen.values()) + context)
+        drawn = self._drawn_at_once(self._idle)
         working = {
             "step": self._step(checkpointing).at(division.on_rank),
             "validation": self._drawing.forward.at(division.micro_batch),
@@ -120,6 +112,26 @@ class Planner:
         plan = MemoryPlan((*self.drawn, *stages)).reserving(context)
         base = method.base_precision
         return TrainingPlan(division, checkpointing, drawn, plan, self._limit, base)
+
+    @cached_property
+    def _state(self) -> memory_plan.TrainingState:
+        groups, ranks = self.optimizer.param_groups, num_ranks(self.hardware)
+        return memory_plan.training_state(self.denoiser, groups, self.saved, ranks=ranks)
+
+    @cached_property
+    def _frozen(self) -> dict[str, int]:
+        """Bytes of networks that stand beside the student in each stage."""
+        frozen = {"codec": self._codec_bytes}
+        if teacher := online_teacher.resident_bytes(self.parts):
+            frozen["teacher"] = teacher
+        if self.parts.method.keeps_text and (kept := encoder_bytes(self.text, in_turn=False)):
+            frozen["text encoders"] = kept
+        return frozen
+
+    @cached_property
+    def _idle(self) -> int:
+        idle = memory_plan.training(self._state, {"preview": 0}, host=False).worst().total
+        return idle + sum(self._frozen.values()) + hardware.context_bytes(self.hardware)
 
     def _drawn_at_once(self, idle: int) -> int:
         """The configured number of pictures, or the largest that fits beside `idle` bytes."""
@@ -212,14 +224,14 @@ def _cheapest(config: Train, drawn: Sequence[Stage]) -> tuple[Train, TrainingPla
         return config, Planner(config, drawn).plan()
     from tinyflux_pl.methods.base_precision import IN_TURN
 
-    refusals = []
-    for name in IN_TURN:
-        candidate = _with_base(config, name)
-        try:
-            return candidate, Planner(candidate, drawn).plan()
-        except MemoryPlanError as error:
-            refusals.append(error)
-    raise refusals[-1]
+    *before, last = (_with_base(config, name) for name in IN_TURN)
+    for candidate in before:
+        planner = Planner(candidate, drawn)
+        if not planner.fits_idle():  # no activations have to be counted to say so
+            continue
+        with suppress(MemoryPlanError):
+            return candidate, planner.plan()
+    return last, Planner(last, drawn).plan()
 
 
 def _with_base(config: Train, name: str | None) -> Train:

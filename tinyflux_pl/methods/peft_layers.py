@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,9 +45,9 @@ def attach(
     if kind.lokr and any(plan.dropout for plan in plans.values()):
         raise ConfigError("lokr has no dropout", where="method.dropout", cure="method.dropout=0")
     common: dict[str, Any] = {
-        "target_modules": f"(?:{'|'.join(re.escape(name) for name in plans)})",
-        "rank_pattern": {f"^{re.escape(name)}": plan.total_rank for name, plan in plans.items()},
-        "alpha_pattern": {f"^{re.escape(name)}": plan.total_alpha for name, plan in plans.items()},
+        "target_modules": _any_of(plans),
+        "rank_pattern": _patterns({name: plan.total_rank for name, plan in plans.items()}),
+        "alpha_pattern": _patterns({name: plan.total_alpha for name, plan in plans.items()}),
     }
     if kind.lokr:
         config = peft.LoKrConfig(**common)
@@ -65,6 +65,18 @@ def attach(
             layer.lora_dropout[adapter] = nn.Dropout(plan.dropout)
         for _, parameter in _parameters_of(layer, adapter):
             parameter.data = parameter.data.float()
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return f"(?:{'|'.join(re.escape(name) for name in names)})"
+
+
+def _patterns(values: Mapping[str, float]) -> dict[str, float]:
+    """One pattern for all layers of a value: peft tries every pattern on every layer."""
+    names: dict[float, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return {f"^{_any_of(alike)}": value for value, alike in names.items()}
 
 
 def parameter_names(network: nn.Module, layer: str, adapter: str = TRAINED) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tinyflux_pl.app.inference_memory import GenerationPlan
+    from tinyflux_pl.app.memory.inference_memory import GenerationPlan
 
 ROOT = Path(__file__).resolve().parents[1]
 DEV = "flux1_dev"
@@ -32,7 +32,7 @@ def plan_of(words: Sequence[str], budget: str) -> GenerationPlan:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from tinyflux_pl.app import inference_memory
+    from tinyflux_pl.app.memory import inference_memory
     from tinyflux_pl.config import schema
 
     line = [f"model={words[0]}", *words[1:], f"engine.budget={budget}", "plan=only"]

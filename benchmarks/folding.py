@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.engine_rows import FEW
 from benchmarks.engine_subjects import Subject, subjects
 from benchmarks.machine import machine
-from tinyflux_pl.app.weight_calibration import shared_factors
+from tinyflux_pl.app.drawing.weight_calibration import shared_factors
 from tinyflux_pl.engine.activation_record import recorded
 from tinyflux_pl.engine.packing import linear_layers, pack
 

@@ -72,8 +72,8 @@ class Trained:
     def __init__(self, config: Any, device: str, root: str) -> None:
         from tinyflux_pl.app.caches.sources import open_sources
         from tinyflux_pl.app.components import Parts
+        from tinyflux_pl.app.fitting.trainable import build_trainable
         from tinyflux_pl.app.preflight import cache_needs, dry_run_setup
-        from tinyflux_pl.app.trainable import build_trainable
         from tinyflux_pl.config.build import build
         from tinyflux_pl.training.optimizers import build_optimizer
 
@@ -106,7 +106,7 @@ class Trained:
 
 def measure(asked: tuple[str, ...], device: str, root: str, *more: str) -> tuple[str, ...]:
     """One row: the plan, and what a few steps take."""
-    from tinyflux_pl.app.training_memory import choose_division
+    from tinyflux_pl.app.memory.training_memory import choose_division
     from tinyflux_pl.core.precision import choose
 
     config, plan = choose_division(settings(asked, root, *more))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import from_image
+from tinyflux_pl.app.drawing import from_image
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Task
 

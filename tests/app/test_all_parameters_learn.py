@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.app.runs import settings
-from tinyflux_pl.app.training_memory import Planner
+from tinyflux_pl.app.memory.training_memory import Planner
 
 SMALL = ("model.hidden_size=16", "model.num_attention_heads=1", "model.attention_head_dim=16")
 SMALL += ("model.axes_dims_rope=[4,6,6]", "model.num_double_layers=1", "model.num_single_layers=1")

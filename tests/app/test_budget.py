@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tinyflux_pl.app.batch_sizes import Sizes
+from tinyflux_pl.app.memory.batch_sizes import Sizes
 from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.cache.store import ENCODINGS

@@ -5,7 +5,8 @@ import pytest
 from tests.app.runs import settings
 from tests.app.test_inference_memory import MODELS
 from tests.app.test_simulation import TRAINED
-from tinyflux_pl.app import build_pipeline, inference_memory, staging
+from tinyflux_pl.app.drawing import build_pipeline, staging
+from tinyflux_pl.app.memory import inference_memory
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.placement import OFFLOAD, SEQUENTIAL, fits, parsed_bytes
 

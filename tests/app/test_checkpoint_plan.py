@@ -3,8 +3,8 @@
 import pytest
 
 from tests.app.runs import SMALLEST, run, settings
-from tinyflux_pl.app import inference_memory
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory import inference_memory
 from tinyflux_pl.checkpoints.directory import Checkpoint
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.engine import peak_memory

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.app.runs import SMALLEST, run
-from tinyflux_pl.app.closing_report import with_report
+from tinyflux_pl.app.reporting.closing_report import with_report
 from tinyflux_pl.core.errors import ConfigError, DiskFull, NumericsError
 
 SOL = ("experts=sol", "model.sol_hidden_dim=16")
@@ -49,7 +49,7 @@ def test_a_failed_run_has_a_report_and_raises_its_error(tmp_path, monkeypatch):
     def broken(*_):
         raise NumericsError("the evaluation broke")
 
-    monkeypatch.setattr("tinyflux_pl.app.final_evaluation.evaluate", broken)
+    monkeypatch.setattr("tinyflux_pl.app.fitting.final_evaluation.evaluate", broken)
     with pytest.raises(NumericsError, match="the evaluation broke"):
         run("train", tmp_path, *QUICK, "experts=none", "report=true")
     html = (tmp_path / "outputs" / "one" / "report.html").read_text()

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.app.runs import settings
-from tinyflux_pl.app import inference_memory, report, training_memory
 from tinyflux_pl.app.hardware import context_bytes
+from tinyflux_pl.app.memory import inference_memory, training_memory
+from tinyflux_pl.app.reporting import report
 from tinyflux_pl.engine import peak_memory
 from tinyflux_pl.engine.memory_plan import CONTEXT, GIB
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.app.test_from_image import again, draw
-from tinyflux_pl.app.drawing_cache import identity
+from tinyflux_pl.app.drawing.drawing_cache import identity
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 
 LINE = (

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from tinyflux_pl.app.git_state import git_state
+from tinyflux_pl.app.reporting.git_state import git_state
 
 
 def git(folder, *words):

@@ -6,8 +6,8 @@ import torch
 from tests import releases_flux1
 from tests.app.runs import run, settings
 from tests.families import drawing
-from tinyflux_pl.app import inference_memory
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory import inference_memory
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 from tinyflux_pl.core.types import TextEmbeddings
 from tinyflux_pl.engine import peak_memory

@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 
 from tests.app.runs import CONF, SMALLEST, run, settings
-from tinyflux_pl.app import class_pictures, drawn_pictures
 from tinyflux_pl.app.caches.doctor import _roots
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.generated import class_pictures, drawn_pictures
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import StaleCache

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, photographs, run, settings
-from tinyflux_pl.app import online_teacher
 from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.planned_batch import planned_batch
-from tinyflux_pl.app.starting_point import StartingPoint
-from tinyflux_pl.app.step_flops import flops_per_image
-from tinyflux_pl.app.training_memory import Planner, choose_division
+from tinyflux_pl.app.experts import online_teacher
+from tinyflux_pl.app.fitting.starting_point import StartingPoint
+from tinyflux_pl.app.memory.planned_batch import planned_batch
+from tinyflux_pl.app.memory.step_flops import flops_per_image
+from tinyflux_pl.app.memory.training_memory import Planner, choose_division
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint, SpecMismatch

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.runs import SMALLEST, configuration, settings
-from tinyflux_pl.app import optimized_metric
+from tinyflux_pl.app.fitting import optimized_metric
 from tinyflux_pl.app.run import train
 from tinyflux_pl.core.errors import ConfigError
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.app.runs import settings
 from tests.app.test_from_image import TRAINED, again, draw
-from tinyflux_pl.app import inference_memory
+from tinyflux_pl.app.memory import inference_memory
 from tinyflux_pl.core.errors import ConfigError
 
 LINE = ("prompt=red", "simulate=true", "sampler.steps=2", "height=32", "width=32")

@@ -4,8 +4,8 @@ import pytest
 
 from tests.app.runs import SMALLEST, photographs, run, settings
 from tests.methods.test_lora_runs import QUIET
-from tinyflux_pl.app.planned_text_step import text_activations
-from tinyflux_pl.app.training_memory import choose_division
+from tinyflux_pl.app.memory.planned_text_step import text_activations
+from tinyflux_pl.app.memory.training_memory import choose_division
 from tinyflux_pl.core.errors import MemoryPlanError
 from tinyflux_pl.engine.memory_plan import GIB
 from tinyflux_pl.text.clip_pair import ClipPairText

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.app.runs import SMALLEST, run, settings
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.core.errors import ConfigError, TinyFluxError
 from tinyflux_pl.inference.pipeline import Pipeline
 

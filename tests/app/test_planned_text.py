@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.app.runs import settings
-from tinyflux_pl.app import inference_memory, planned_text
+from tinyflux_pl.app.memory import inference_memory, planned_text
 from tinyflux_pl.config.build import build
 from tinyflux_pl.core.errors import MemoryPlanError
 from tinyflux_pl.engine.block_sizes import BlockSizes

@@ -4,8 +4,8 @@ import pytest
 
 from tests.app.preflights import SMALL
 from tests.app.runs import run
+from tinyflux_pl.app.fitting.training_run import TrainingRun
 from tinyflux_pl.app.preflight import preflight
-from tinyflux_pl.app.training_run import TrainingRun
 from tinyflux_pl.engine.live_bytes import LiveBytes, storage_bytes
 
 

@@ -11,9 +11,9 @@ import torch
 
 from tests.app.preflights import SMALL, first_run, only, tree
 from tests.app.runs import configuration, run, settings
-from tinyflux_pl.app import batch_sizes
 from tinyflux_pl.app.caches.sources import open_sources
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.memory import batch_sizes
 from tinyflux_pl.app.preflight import cache_needs, disk_needs, dry_run_setup
 from tinyflux_pl.app.preflight.preflight import Preflight
 from tinyflux_pl.checkpoints import directory

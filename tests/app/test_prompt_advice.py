@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.app.runs import SMALLEST, configuration, run
-from tinyflux_pl.app import prompt_advice
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.drawing import prompt_advice
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core.errors import ConfigError, CorruptCheckpoint
 from tinyflux_pl.data.training_captions import TrainingCaptions

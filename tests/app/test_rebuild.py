@@ -6,7 +6,7 @@ from tests import releases
 from tests.app.runs import photographs
 from tests.app.runs import run as run_recipe
 from tests.faults import caching
-from tinyflux_pl.app import report
+from tinyflux_pl.app.reporting import report
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import ConfigError, StaleCache
 from tinyflux_pl.experts import teacher

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from tests.app.runs import settings
-from tinyflux_pl.app import starting_point
+from tinyflux_pl.app.fitting import starting_point
 from tinyflux_pl.data.records.image_pairs import PairedImages
 from tinyflux_pl.methods.full import Full
 

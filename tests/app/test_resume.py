@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.app.runs import configuration
-from tinyflux_pl.app import report, resume
+from tinyflux_pl.app.fitting import resume
+from tinyflux_pl.app.reporting import report
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.config import schema
 from tinyflux_pl.core import interpreter

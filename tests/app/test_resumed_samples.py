@@ -9,7 +9,8 @@ def test_a_resumed_run_compares_its_samples_with_the_checkpoint(monkeypatch):
     """The comparison is useless unless the resuming code calls it."""
     from types import SimpleNamespace
 
-    from tinyflux_pl.app import run, training_run
+    from tinyflux_pl.app import run
+    from tinyflux_pl.app.fitting import training_run
 
     resumed = SimpleNamespace(
         config={"caches": {"shapes": "then"}}, path="outputs/x/checkpoints/step_0000010"

@@ -13,8 +13,8 @@ from tests.app.runs import SMALLEST, configuration
 from tests.faults import forks
 from tests.wandb_file import recorded, recorded_below
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app import run_record
 from tinyflux_pl.app.cli import command_line
+from tinyflux_pl.app.reporting import run_record
 from tinyflux_pl.core import metric_names as names
 from tinyflux_pl.core.errors import DataError, Interrupted
 

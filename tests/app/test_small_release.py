@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.app.runs import configuration, run, settings
-from tinyflux_pl.app import small_release
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.released import small_release
 from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import ConfigError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.report import folders
-from tinyflux_pl.app import closing_report
+from tinyflux_pl.app.reporting import closing_report
 from tinyflux_pl.app.sweeps import rows, table
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from tinyflux_pl.app import report, tables
+from tinyflux_pl.app.reporting import report, tables
 from tinyflux_pl.core import interpreter
 
 LONG = "/a/very/long/path/" + "x" * 200 + "/step_0001500"

@@ -161,7 +161,7 @@ def test_steps_may_be_added_and_other_changes_need_permission(root, trained):
 
 
 def test_a_run_may_branch_from_another_checkpoint_with_one_history(root, trained, monkeypatch):
-    from tinyflux_pl.app.training_run import TrainingRun
+    from tinyflux_pl.app.fitting.training_run import TrainingRun
 
     earlier = root / "outputs" / "whole" / "checkpoints" / "step_0000004"
     chosen = ("experts=lune_sol", "hardware.precision=32-true")

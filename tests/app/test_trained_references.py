@@ -9,9 +9,10 @@ from PIL import Image
 from tests.app import kept_compositions
 from tests.app.runs import SMALLEST, run, settings
 from tests.data.records.test_image_pairs import picture
-from tinyflux_pl.app import release_settings, trained_references
 from tinyflux_pl.app.adapters import main
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.fitting import trained_references
+from tinyflux_pl.app.released import release_settings
 from tinyflux_pl.checkpoints import directory, reference_count
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.app.runs import run, settings
-from tinyflux_pl.app import hardware, training_memory
+from tinyflux_pl.app import hardware
+from tinyflux_pl.app.memory import training_memory
 from tinyflux_pl.core.errors import ConfigError, MemoryPlanError
 
 # Pictures so large that a step of 64 does not fit into a small memory.

@@ -7,7 +7,7 @@ import pytest
 from tests.app.runs import SMALLEST, run, settings
 from tests.app.test_train import weights
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.trainable import build_trainable
+from tinyflux_pl.app.fitting.trainable import build_trainable
 
 
 def test_an_epoch_ends_with_the_step_that_has_drawn_every_sample(tmp_path):

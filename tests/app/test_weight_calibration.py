@@ -5,7 +5,8 @@ import pytest
 from tests.app.runs import settings
 from tests.app.test_from_image import draw, pixels
 from tests.denoisers.test_conformance import SMALL
-from tinyflux_pl.app import inference_memory, weight_calibration
+from tinyflux_pl.app.drawing import weight_calibration
+from tinyflux_pl.app.memory import inference_memory
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 
 LINE = ("simulate=true", "sampler.steps=2", "height=32", "width=32", "prompt=red")

@@ -67,8 +67,10 @@ def answer(tmp_path, monkeypatch):
         raise Accepted("a run would start", where="here", cure="nothing")
 
     monkeypatch.setattr("tinyflux_pl.app.components.Parts.from_config", reached)
-    monkeypatch.setattr("tinyflux_pl.app.build_pipeline.pipeline", reached)
-    monkeypatch.setattr("tinyflux_pl.app.prompt_advice.captions_of", lambda checkpoint: None)
+    monkeypatch.setattr("tinyflux_pl.app.drawing.build_pipeline.pipeline", reached)
+    monkeypatch.setattr(
+        "tinyflux_pl.app.drawing.prompt_advice.captions_of", lambda checkpoint: None
+    )
     monkeypatch.setattr("tinyflux_pl.app.hardware.set_up", lambda config: resolve_auto(config))
     gc.collect()
     gc.freeze()  # torch's objects are not looked through again at every composition

@@ -6,8 +6,8 @@ import pytest
 
 from tests.app.runs import settings
 from tinyflux_pl.app import unread_settings
-from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.config import dependent_keys
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.diffusion.guidance import Guidance

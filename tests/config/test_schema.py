@@ -3,8 +3,9 @@
 import pytest
 
 from tests.app.runs import configuration
-from tinyflux_pl.app import build_pipeline, components
+from tinyflux_pl.app import components
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.drawing import build_pipeline
 from tinyflux_pl.config import schema
 from tinyflux_pl.core.errors import ConfigError
 

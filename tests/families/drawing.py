@@ -21,7 +21,7 @@ EXACT = (
 
 def project_pipeline(model: str, folder: Path, height: int, width: int, *overrides: str) -> Any:
     """Our pipeline in fp32 as generate.py makes it from a folder."""
-    from tinyflux_pl.app.build_pipeline import pipeline
+    from tinyflux_pl.app.drawing.build_pipeline import pipeline
 
     words = [
         f"model={model}",

@@ -11,9 +11,9 @@ from tests.denoisers.flux2_flux3_original import original_layout
 from tests.families import drawing
 from tests.families.test_single_files import image, structure_overrides
 from tests.weights.flux1_original import to_original
-from tinyflux_pl.app import inference_memory
-from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.app.planned_parts import without_unneeded_weights
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory import inference_memory
+from tinyflux_pl.app.memory.planned_parts import without_unneeded_weights
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.denoisers.flux2 import Flux2Denoiser
 from tinyflux_pl.denoisers.flux3 import Flux3Denoiser

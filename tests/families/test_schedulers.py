@@ -219,7 +219,7 @@ def test_prediction_markers_in_a_single_file_are_applied_or_refused(tmp_path, ma
     from safetensors.torch import save_file
 
     from tests.app.runs import settings
-    from tinyflux_pl.app.release_settings import with_release_settings
+    from tinyflux_pl.app.released.release_settings import with_release_settings
 
     save_file({name: torch.zeros(0) for name in markers}, tmp_path / "xl.safetensors")
     overrides = ("model=sdxl", f"model.weights='{tmp_path / 'xl.safetensors'}'", "prompt=red")

@@ -5,7 +5,7 @@ import torch
 
 from tests.app.runs import configuration, settings
 from tests.families.table import families
-from tinyflux_pl.app import release_settings
+from tinyflux_pl.app.released import release_settings
 from tinyflux_pl.app.run import generate
 from tinyflux_pl.config.build import build
 from tinyflux_pl.core.errors import ConfigError

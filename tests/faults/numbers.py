@@ -12,8 +12,8 @@ from tests.app.runs import settings
 from tests.faults.small_runs import SMALL
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting.training_run import TrainingRun
 from tinyflux_pl.app.run import assemble
-from tinyflux_pl.app.training_run import TrainingRun
 from tinyflux_pl.checkpoints.directory import Checkpoint
 
 # nothing but steps, unless a test asks for it

@@ -7,8 +7,8 @@ import pytest
 from tests.faults import caching
 from tests.faults.cache_changes import ALL, MUTATIONS, REBUILT
 from tests.faults.conftest import FULL
-from tinyflux_pl.app import report
 from tinyflux_pl.app import run as recipes
+from tinyflux_pl.app.reporting import report
 from tinyflux_pl.core.errors import StaleCache
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.faults import caching
 from tests.faults.forks import Child
-from tinyflux_pl.app import report
 from tinyflux_pl.app.caches import ranks, sources
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.reporting import report
 from tinyflux_pl.config import schema
 from tinyflux_pl.training.datamodule import CachedLatents
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyflux_pl.app.replay import replay
+from tinyflux_pl.app.fitting.replay import replay
 from tinyflux_pl.config import logger_endpoints as loggers
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.diff import ANOTHER_RUN, changes

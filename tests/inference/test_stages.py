@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.app.runs import run, settings
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.engine.block_sizes import blocks_of
 from tinyflux_pl.engine.placement import OFFLOAD, SEQUENTIAL
 from tinyflux_pl.inference.stages import Stages

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.app.runs import run, settings
 from tests.methods.matrix import COMBINED, METHODS, SIDE, Project
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 
 PROMPT = "a red circle"
 

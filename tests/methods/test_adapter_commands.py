@@ -10,7 +10,7 @@ from tests.app.runs import SMALLEST, run, settings
 from tests.denoisers.test_conformance import SMALL, example
 from tests.methods.test_lora_runs import LORA, PROMPT, QUIET, step
 from tinyflux_pl.app.adapters import main
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.checkpoints.start import start_from
 from tinyflux_pl.core.errors import CheckpointMismatch

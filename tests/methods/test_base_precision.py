@@ -5,10 +5,10 @@ import torch
 
 from tests.app.runs import SMALLEST, run, settings
 from tests.methods.test_lora_runs import PROMPT, QUIET, step
-from tinyflux_pl.app import training_memory
-from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.planned_batch import planned_batch
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory import training_memory
+from tinyflux_pl.app.memory.planned_batch import planned_batch
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.engine.packed_linear import PackedLinear
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.app.runs import SMALLEST, photographs, run, settings
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.config import recorded_picture
 from tinyflux_pl.core import files

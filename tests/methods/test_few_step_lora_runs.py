@@ -7,9 +7,9 @@ from tests.app.runs import SMALLEST, run, settings
 from tests.methods.test_few_step_runs import FEW, MOVING
 from tests.methods.test_lora_runs import PROMPT, QUIET, step
 from tinyflux_pl.app.adapters import main
-from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.training_memory import choose_division
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory.training_memory import choose_division
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.types import Batch

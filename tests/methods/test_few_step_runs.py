@@ -6,9 +6,9 @@ import torch
 from tests.app.runs import SMALLEST, run, settings
 from tests.methods.test_lora_runs import PROMPT, QUIET, step
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app.build_pipeline import pipeline
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.training_memory import choose_division
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.memory.training_memory import choose_division
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.core.types import Batch, TextEmbeddings
 from tinyflux_pl.diffusion.guidance import Guidance

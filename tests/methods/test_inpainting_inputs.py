@@ -6,7 +6,7 @@ import torch
 from tests.app.runs import settings
 from tests.denoisers.test_conformance import SMALL
 from tests.methods.matrix import METHODS
-from tinyflux_pl.app import starting_point
+from tinyflux_pl.app.fitting import starting_point
 from tinyflux_pl.checkpoints.start import start_from
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.methods.registry import METHODS as CLASSES

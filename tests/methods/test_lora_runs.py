@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.app.runs import SMALLEST, run, settings
-from tinyflux_pl.app.build_pipeline import pipeline
-from tinyflux_pl.app.starting_point import require_same_base
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
+from tinyflux_pl.app.fitting.starting_point import require_same_base
 from tinyflux_pl.checkpoints import directory
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError

@@ -6,7 +6,7 @@ import torch
 from tests import releases_stability
 from tests.app.runs import SMALLEST, photographs, run, settings
 from tests.methods.test_lora_runs import QUIET, step
-from tinyflux_pl.app.build_pipeline import pipeline
+from tinyflux_pl.app.drawing.build_pipeline import pipeline
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import CheckpointMismatch, ConfigError
 from tinyflux_pl.weights.headers import metadata_of

@@ -18,7 +18,7 @@ import torch
 from tests.app import kept_compositions
 from tests.app.runs import run
 from tests.faults.forks import Child
-from tinyflux_pl.app.training_run import TrainingRun
+from tinyflux_pl.app.fitting.training_run import TrainingRun
 from tinyflux_pl.core.errors import ConfigError
 
 RANKS = 2

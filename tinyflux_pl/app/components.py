@@ -7,21 +7,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tinyflux_pl.app import (
-    control_maps,
-    hardware,
-    online_teacher,
-    pathway,
-    picture_frames,
-    release_settings,
-    run_sampling,
-    starting_point,
-    teachers,
-    techniques,
-    unread_settings,
-)
-from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
-from tinyflux_pl.app.objective import objective_of
+from tinyflux_pl.app import hardware, picture_frames, run_sampling, unread_settings
+from tinyflux_pl.app.experts import online_teacher, pathway, teachers
+from tinyflux_pl.app.fitting import control_maps, starting_point, techniques
+from tinyflux_pl.app.fitting.chosen_callbacks import chosen_callbacks
+from tinyflux_pl.app.fitting.objective import objective_of
+from tinyflux_pl.app.released import release_settings
 from tinyflux_pl.config.build import build, check_binds
 from tinyflux_pl.config.schema import DataJob
 from tinyflux_pl.core.errors import ConfigError, SpecMismatch

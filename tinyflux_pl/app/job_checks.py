@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinyflux_pl.app import from_image, small_release
+from tinyflux_pl.app.drawing import from_image
+from tinyflux_pl.app.released import small_release
 from tinyflux_pl.config import schema
 
 
 def _training(plain: dict[str, Any]) -> None:
-    from tinyflux_pl.app import optimized_metric
     from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.fitting import optimized_metric
 
     config = small_release.with_small_release(schema.read(plain, "train"))
     optimized_metric.check(config)

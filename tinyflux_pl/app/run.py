@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app import drawn_pictures, from_image, ignored_keys, small_release
-from tinyflux_pl.app.closing_report import with_report
+from tinyflux_pl.app import ignored_keys
+from tinyflux_pl.app.drawing import from_image
+from tinyflux_pl.app.drawing.random_seed import with_seed
+from tinyflux_pl.app.generated import drawn_pictures
 from tinyflux_pl.app.preflight.plan_alone import with_plan_alone
 from tinyflux_pl.app.preflight.verdict import with_verdict
-from tinyflux_pl.app.random_seed import with_seed
+from tinyflux_pl.app.released import small_release
+from tinyflux_pl.app.reporting.closing_report import with_report
 from tinyflux_pl.app.run_choices import with_run_choices
 from tinyflux_pl.app.run_folder import locked_run_dir, remove_empty_run_dir, require_new_run
 from tinyflux_pl.config import schema
@@ -22,7 +25,7 @@ from tinyflux_pl.core.rank import is_rank_zero
 if TYPE_CHECKING:
     from tinyflux_pl.app.caches.sources import Source
     from tinyflux_pl.app.components import Parts
-    from tinyflux_pl.app.training_run import TrainingRun
+    from tinyflux_pl.app.fitting.training_run import TrainingRun
     from tinyflux_pl.checkpoints.directory import Checkpoint
 
 # Groups and keys that a script does not read.
@@ -44,21 +47,15 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
 
     Returns the metric that optimized_metric names, else the exit code.
     """
-    from tinyflux_pl.app import (
-        environment,
-        final_evaluation,
-        hardware,
-        optimized_metric,
-        report,
-        resume,
-        run_record,
-        training_memory,
-    )
+    from tinyflux_pl.app import hardware
     from tinyflux_pl.app.caches.ranks import prepare_on_rank_zero
     from tinyflux_pl.app.caches.record_captions import require_captions
     from tinyflux_pl.app.caches.sources import open_sources
     from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.fitting import final_evaluation, optimized_metric, resume
+    from tinyflux_pl.app.memory import training_memory
     from tinyflux_pl.app.preflight.preflight import Preflight
+    from tinyflux_pl.app.reporting import environment, report, run_record
 
     config = schema.read(plain, "train")
     if config.stages:
@@ -67,7 +64,7 @@ def train(plain: dict[str, Any]) -> int | float | list[float]:
         return run_stages.run(config, train)
     config = small_release.with_small_release(config)
     if config.replay:
-        from tinyflux_pl.app.replay import replay
+        from tinyflux_pl.app.fitting.replay import replay
 
         return replay(config)
     started = time.perf_counter()
@@ -117,10 +114,10 @@ def assemble(
     parts: Parts[Train], sources: list[Source], checkpoint: Checkpoint | None
 ) -> TrainingRun:
     """Datamodule, module, callbacks, loggers and trainer of a run."""
-    from tinyflux_pl.app import resume, training_run
-    from tinyflux_pl.app.module_kinds import kind_of
+    from tinyflux_pl.app.fitting import resume, training_run
+    from tinyflux_pl.app.fitting.module_kinds import kind_of
+    from tinyflux_pl.app.fitting.trainable import build_trainable
     from tinyflux_pl.app.sweeps import pruner
-    from tinyflux_pl.app.trainable import build_trainable
     from tinyflux_pl.training.last_values import LastValues
     from tinyflux_pl.training.trainer import make_trainer
 
@@ -150,12 +147,13 @@ def assemble(
 @with_run_choices
 def extract(plain: dict[str, Any]) -> int:
     """Images and captions -> codec, text and experts -> cache; with `doctor`, verification."""
-    from tinyflux_pl.app import hardware, picture_frames, report
+    from tinyflux_pl.app import hardware, picture_frames
     from tinyflux_pl.app.caches import doctor
     from tinyflux_pl.app.caches.prepare import prepare
     from tinyflux_pl.app.caches.sources import open_sources, skipped
     from tinyflux_pl.app.components import Parts
     from tinyflux_pl.app.preflight import expectations, extraction_preflight
+    from tinyflux_pl.app.reporting import report
 
     config = schema.read(plain, "extract")
     cure = "give it to train.py, which fills its caches by itself"
@@ -179,15 +177,11 @@ def extract(plain: dict[str, Any]) -> int:
 @remove_empty_run_dir
 def generate(plain: dict[str, Any]) -> int:
     """Checkpoint or model, and prompts -> images, a grid, and the command to draw each again."""
-    from tinyflux_pl.app import (
-        drawing_cache,
-        hardware,
-        inference_memory,
-        prompt_advice,
-        report,
-        staging,
-    )
-    from tinyflux_pl.app.build_pipeline import pipeline
+    from tinyflux_pl.app import hardware
+    from tinyflux_pl.app.drawing import drawing_cache, prompt_advice, staging
+    from tinyflux_pl.app.drawing.build_pipeline import pipeline
+    from tinyflux_pl.app.memory import inference_memory
+    from tinyflux_pl.app.reporting import report
     from tinyflux_pl.data.training_captions import HELP
     from tinyflux_pl.inference.prompts import read_prompts
 
@@ -226,8 +220,8 @@ def generate(plain: dict[str, Any]) -> int:
 
 def _generate_sequences(config: Generate) -> int:
     """A file of conditions -> a file of pairs, by a sequence model."""
-    from tinyflux_pl.app import report
-    from tinyflux_pl.app.build_pipeline import pipeline
+    from tinyflux_pl.app.drawing.build_pipeline import pipeline
+    from tinyflux_pl.app.reporting import report
     from tinyflux_pl.inference.sequences import SequencePipeline
 
     unused = ("prompt", "prompt_file", "negative_prompt", "reference", "image", "mask")

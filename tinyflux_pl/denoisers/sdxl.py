@@ -65,7 +65,7 @@ class SDXLDenoiser(ReleasedDenoiser):
         "UNet2DConditionModel",
         subfolder="unet",
         original=KeyLayout("input_blocks.", from_original),
-        unread=("^v_pred$", "^ztsnr$"),  # read by app.release_settings
+        unread=("^v_pred$", "^ztsnr$"),  # read by app.released.release_settings
     )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     component = "unet"

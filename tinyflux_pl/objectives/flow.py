@@ -50,7 +50,7 @@ class FlowObjective:
     loss weight.
     """
 
-    trains: ClassVar[str] = "denoiser"  # the kind of module (app.module_kinds)
+    trains: ClassVar[str] = "denoiser"  # the kind of module (app.fitting.module_kinds)
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ def test_the_command_of_a_wandb_agent_is_a_valid_train_command(end, tmp_path):
 
 def test_the_metric_of_a_wandb_sweep_is_logged(tmp_path):
     from tests.app.runs import settings
-    from tinyflux_pl.app import optimized_metric
+    from tinyflux_pl.app.fitting import optimized_metric
 
     name = yaml.safe_load(FILE.read_text())["metric"]["name"]
     optimized_metric.check(settings("train", tmp_path, f"optimized_metric={name}"))

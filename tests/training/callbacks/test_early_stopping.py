@@ -6,7 +6,7 @@ import pytest
 
 from tests.app.runs import SMALLEST, configuration, settings
 from tinyflux_pl.app import run as recipes
-from tinyflux_pl.app.chosen_callbacks import chosen_callbacks
+from tinyflux_pl.app.fitting.chosen_callbacks import chosen_callbacks
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.training.callbacks.early_stopping import EarlyStopping

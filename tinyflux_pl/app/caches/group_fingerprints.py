@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting import control_maps
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import CorruptStore, DataError
 from tinyflux_pl.data.records.record_source import RecordSource

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyflux_pl.app import tables
 from tinyflux_pl.app.caches.replacement import NEW, OLD
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.cache import store_files
 from tinyflux_pl.cache.sealed_json import MANIFEST_FILE
 from tinyflux_pl.cache.verify import is_store

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinyflux_pl.app import pathway
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.experts import pathway
 from tinyflux_pl.cache.cached_text import FIRST
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.errors import ConfigError, DataError, SpecMismatch

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.caches.group_fingerprints import (
     encodings_fingerprint,
     group_fingerprint,
@@ -19,6 +18,7 @@ from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.caches.waiting import locked_for_filling, locked_for_writing
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting import control_maps
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.progress import say
 from tinyflux_pl.data.records import caption_lengths

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app import pathway
 from tinyflux_pl.app.caches import precomputed_fit
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.experts import pathway
 from tinyflux_pl.config.build import build
 from tinyflux_pl.data.records.hinted import Hinted
 from tinyflux_pl.data.records.limited import Limited

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyflux_pl.app import tables
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.cache.store import CacheStore
 from tinyflux_pl.core.errors import ConfigError, DataError
 from tinyflux_pl.data.original_cache import export

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyflux_pl.app import from_image
 from tinyflux_pl.app.cli import help_text, process_settings, standard_streams, sweep_job
 from tinyflux_pl.app.cli.check_line import CONF, added_folders, check_line
+from tinyflux_pl.app.drawing import from_image
 from tinyflux_pl.config import blocked_packages, command_words, redact
 from tinyflux_pl.core import console_log, interruption
 from tinyflux_pl.core.errors import ConfigError, DiskFull, Interrupted, NotWritable, TinyFluxError

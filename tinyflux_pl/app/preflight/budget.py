@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyflux_pl.app.batch_sizes import Sizes
-from tinyflux_pl.app.denoiser_kind import QUICK_STEPS
+from tinyflux_pl.app.fitting.denoiser_kind import QUICK_STEPS
+from tinyflux_pl.app.memory.batch_sizes import Sizes
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.app.preflight.disk_needs import DiskNeed, num_events
 from tinyflux_pl.cache.store import ENCODINGS

@@ -11,12 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyflux_pl.app import prompts
-from tinyflux_pl.app.batch_sizes import Sizes
 from tinyflux_pl.app.caches.sources import Source, datasets
 from tinyflux_pl.app.components import Parts
-from tinyflux_pl.app.module_kinds import kind_of
-from tinyflux_pl.app.trainable import Trainable, build_trainable
+from tinyflux_pl.app.fitting import prompts
+from tinyflux_pl.app.fitting.module_kinds import kind_of
+from tinyflux_pl.app.fitting.trainable import Trainable, build_trainable
+from tinyflux_pl.app.memory.batch_sizes import Sizes
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core import files
 from tinyflux_pl.core.errors import NotWritable

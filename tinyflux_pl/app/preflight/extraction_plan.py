@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.caches.group_fingerprints import extraction_precision, extractor_of
 from tinyflux_pl.app.caches.prepare import num_workers
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting import control_maps
 from tinyflux_pl.app.preflight.cache_needs import GroupNeed
 from tinyflux_pl.app.preflight.in_memory_store import InMemoryStore, samples_of
 from tinyflux_pl.cache.store import ENCODINGS

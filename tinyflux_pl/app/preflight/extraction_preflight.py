@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinyflux_pl.app import tables as printed
 from tinyflux_pl.app.caches.replacement import is_unfinished
 from tinyflux_pl.app.caches.sources import Source
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.preflight import cache_needs, disk_needs, tables
 from tinyflux_pl.app.preflight.extraction_plan import extraction_plan
+from tinyflux_pl.app.reporting import tables as printed
 
 
 def check(parts: Parts, sources: Sequence[Source]) -> None:

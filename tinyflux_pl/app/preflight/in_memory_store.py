@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyflux_pl.app import control_maps
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting import control_maps
 from tinyflux_pl.cache.store import ENCODINGS
 from tinyflux_pl.core.precision import check_dtype
 from tinyflux_pl.data.records.record_source import RecordSource

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tinyflux_pl.app import tables
 from tinyflux_pl.app.preflight.verdict import ONLY
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.config import schema
 from tinyflux_pl.config.schema import Train
 
@@ -26,7 +26,8 @@ def with_plan_alone(recipe: Recipe) -> Recipe:
         lacks_weights = config.preflight == ONLY and _lacks_weights(config)
         if config.stages or config.simulate or not (config.preflight == PLAN or lacks_weights):
             return recipe(plain)
-        from tinyflux_pl.app import report, training_memory
+        from tinyflux_pl.app.memory import training_memory
+        from tinyflux_pl.app.reporting import report
 
         report.division(training_memory.plan_without_device(config))
         if lacks_weights:

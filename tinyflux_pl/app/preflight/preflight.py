@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from tinyflux_pl.app import online_teacher, report, run_sampling, unread_settings
-from tinyflux_pl.app import tables as printed
-from tinyflux_pl.app.batch_sizes import sizes
+from tinyflux_pl.app import run_sampling, unread_settings
 from tinyflux_pl.app.caches.prepare import prepare
 from tinyflux_pl.app.caches.record_captions import require_captions
 from tinyflux_pl.app.caches.source_cache import SourceCache
 from tinyflux_pl.app.caches.sources import Source, open_sources
 from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.experts import online_teacher
+from tinyflux_pl.app.memory.batch_sizes import sizes
+from tinyflux_pl.app.memory.training_plan import TrainingPlan
 from tinyflux_pl.app.preflight import (
     cache_needs,
     dataset_survey,
@@ -26,7 +27,8 @@ from tinyflux_pl.app.preflight import (
 )
 from tinyflux_pl.app.preflight.budget import budget
 from tinyflux_pl.app.preflight.verdict import ONLY
-from tinyflux_pl.app.training_plan import TrainingPlan
+from tinyflux_pl.app.reporting import report
+from tinyflux_pl.app.reporting import tables as printed
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Train
 from tinyflux_pl.core.rank import is_rank_zero

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tinyflux_pl.app import tables
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.core.errors import Interrupted, TinyFluxError
 
 ONLY = "only"

@@ -23,8 +23,9 @@ def check(config: Train, stages: Sequence[PlannedStage]) -> frozenset[str]:
     Untrained weights in a temporary folder stand in for runs that are not finished, so that the
     stages after them meet the sizes that they will have. ConfigError with the stage's name.
     """
-    from tinyflux_pl.app import optimized_metric, training_memory
     from tinyflux_pl.app.components import Parts
+    from tinyflux_pl.app.fitting import optimized_metric
+    from tinyflux_pl.app.memory import training_memory
 
     _require_no_other_keys(config)
     if config.resume is None:

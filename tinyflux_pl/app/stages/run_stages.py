@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tinyflux_pl.app import tables
 from tinyflux_pl.app.cli.job_isolation import isolated
 from tinyflux_pl.app.cli.sweep_job import ranks_run_this_job
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.app.stages import checks, finished
 from tinyflux_pl.app.stages.composition import PlannedStage, plan_stages
 from tinyflux_pl.config.schema import Train
@@ -63,7 +63,7 @@ def _trained(
     stage: PlannedStage, stages: Sequence[PlannedStage], config: Train, train: Recipe
 ) -> Any:
     """Train one stage; an Interrupted error names the command of all stages."""
-    from tinyflux_pl.app import resume
+    from tinyflux_pl.app.fitting import resume
 
     runs = {other.name: other.folder for other in stages}
     plain = stage.configuration(runs)

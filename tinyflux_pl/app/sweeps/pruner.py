@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflux_pl.app.optimized_metric import LOGGED_AS
+from tinyflux_pl.app.fitting.optimized_metric import LOGGED_AS
 from tinyflux_pl.app.sweeps import study_file
 from tinyflux_pl.config.hydra_options import Search
 from tinyflux_pl.config.schema import Train

@@ -8,8 +8,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tinyflux_pl.app import tables
-from tinyflux_pl.app.optimized_metric import LOGGED_AS
+from tinyflux_pl.app.fitting.optimized_metric import LOGGED_AS
+from tinyflux_pl.app.reporting import tables
 from tinyflux_pl.app.sweeps import pruner, rows, space, table
 from tinyflux_pl.app.sweeps.launch import launch, require_success
 from tinyflux_pl.app.sweeps.study import FILE, Trials

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tinyflux_pl.app import closing_report, tables
+from tinyflux_pl.app.reporting import closing_report, tables
 from tinyflux_pl.app.sweeps import rows
 from tinyflux_pl.app.sweeps.rows import Row
 from tinyflux_pl.config.redact import redact

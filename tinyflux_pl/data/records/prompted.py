@@ -97,7 +97,7 @@ class ClassPictures(Prompted):
     """Pictures of a subject's class, in a folder or drawn by the base.
 
     Without `root` train.py draws `count` of them from `seed` before its first step
-    (app.class_pictures), and fills it in.
+    (app.generated.class_pictures), and fills it in.
     """
 
     name = "class"

@@ -1,0 +1,1 @@
+"""From a request for pictures to a pipeline: checkpoint or release, adapters, caches, stages."""

@@ -1,0 +1,1 @@
+"""The teachers of a run and their pathways to the student."""

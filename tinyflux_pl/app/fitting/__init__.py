@@ -1,0 +1,1 @@
+"""A training run: its start, module, callbacks, evaluation, resumption and replay."""

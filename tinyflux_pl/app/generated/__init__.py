@@ -1,0 +1,1 @@
+"""Training pictures that a base or a teacher draws before the first step."""

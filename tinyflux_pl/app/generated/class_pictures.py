@@ -1,0 +1,86 @@
+"""Class pictures for prior preservation, drawn by the weights that a run starts from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyflux_pl.app.components import Parts
+from tinyflux_pl.app.fitting.starting_point import CLASS_PICTURES, StartingPoint
+from tinyflux_pl.config.schema import Train
+
+if TYPE_CHECKING:
+    from tinyflux_pl.app.memory.planned_drawing import PlannedDrawing
+    from tinyflux_pl.sampling.images import ImageSampler
+
+
+class ClassDrawer:
+    """The base weights with the run's own sampler (app.generated.drawn_pictures.Drawer)."""
+
+    target = CLASS_PICTURES
+    kind = "class"
+    captioned = False
+
+    def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data that determines the pictures, except device and number format."""
+        return {
+            "base": _base(parts),
+            "prompt": node["prompt"],
+            "count": node["count"],
+            "seed": node["seed"],
+            "size": list(parts.image_size),
+            "sampler": asdict(parts.sampler(parts.image_size).settings),
+            "path": {"name": parts.path.name, **parts.path.config()},
+            "codec": parts.codec.fingerprint(),
+            "text": parts.text.fingerprint(),
+        }
+
+    def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
+        """The class's prompt for each picture."""
+        return [node["prompt"]] * node["count"]
+
+    def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
+        """The base with the weights that the run starts from."""
+        config, device = parts.config, parts.device
+        is_random = config.init and "random_weights" in config.model
+        denoiser = parts.denoiser(**({"random_weights": True} if is_random else {}))
+        StartingPoint(config, parts.method)(denoiser)
+        denoiser.to(device).eval()
+        parts.codec.to(device)
+        parts.text.to(device)
+        return denoiser, parts.sampler(parts.image_size)
+
+    def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
+        """The base network without weights."""
+        import torch
+
+        from tinyflux_pl.app.memory.planned_batch import planned_batch
+        from tinyflux_pl.app.memory.planned_drawing import PlannedDrawing
+
+        with torch.device("meta"):
+            denoiser = parts.denoiser()
+        guided = parts.sampler(parts.image_size).settings.guidance.scale != 1
+        batch = functools.partial(planned_batch, parts, denoiser)
+        return PlannedDrawing(denoiser, parts.codec, parts.text, batch, guided, parts.precision)
+
+
+def _base(parts: Parts[Train]) -> dict[str, Any]:
+    """The identity of the weights that the run starts from."""
+    import torch
+
+    from tinyflux_pl.methods import base_weights
+
+    if parts.config.init is not None:
+        path = Path(parts.config.init).expanduser()
+        if path.is_file():
+            reference = base_weights.of_file(path)
+        else:
+            reference = base_weights.of_checkpoint(base_weights.opened(path))
+    else:
+        with torch.device("meta"):
+            network = parts.denoiser()
+        reference = base_weights.of_release(parts.config.model, network.weight_files)
+    return {key: reference[key] for key in ("kind", "hash", "files") if key in reference}

@@ -1,0 +1,1 @@
+"""Memory plans of training and drawing."""

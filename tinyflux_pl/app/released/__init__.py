@@ -1,0 +1,1 @@
+"""Published families: the settings of their files, and small ones on random weights."""

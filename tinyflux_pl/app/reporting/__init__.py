@@ -1,0 +1,1 @@
+"""Reports for people and the record of a run."""

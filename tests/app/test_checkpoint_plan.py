@@ -1,5 +1,6 @@
 """Memory plan of sampling from a checkpoint: weights, activations and decoding, without weights."""
 
+import numpy as np
 import pytest
 
 from tests.app.runs import SMALLEST, run, settings
@@ -115,6 +116,8 @@ def test_a_sequence_model_is_planned(tmp_path):
     )
     run("train", tmp_path, *request)
     common = (f"checkpoint='{tmp_path / 'outputs' / 'y'}'", "hardware=cpu")
-    config = settings("generate", tmp_path, *common, "condition=nowhere.npz")
+    conditions = tmp_path / "conditions.npz"
+    np.savez(conditions, condition=np.zeros((2, 6, 2), np.float32))
+    config = settings("generate", tmp_path, *common, f"condition='{conditions}'")
     assert working(inference_memory.plan(config.replace(batch_size=2)))["denoise"] > 0
     assert pipeline(config).sampler.max_batch == 64

@@ -125,7 +125,7 @@ def test_altered_metadata_is_refused(tmp_path, one, changes, kind, says):
 
 @pytest.mark.parametrize("key", ["prompt=blue", "seed=3", "sampler.steps=4", "height=32", "n=2"])
 def test_keys_recorded_in_the_image_are_refused_on_the_command_line(tmp_path, one, key):
-    with pytest.raises(ConfigError, match="the picture itself"):
+    with pytest.raises(ConfigError, match="the picture records its own"):
         draw(tmp_path, f"from_image='{one}'", key)
 
 
@@ -133,7 +133,7 @@ def test_an_image_of_another_program_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no picture")
     for name, says in (
-        ("plain", "how it was drawn"),
+        ("plain", "records no settings"),
         ("text", "not a PNG"),
         ("no", "no such"),
     ):

@@ -168,7 +168,7 @@ def test_an_inpaint_mask_is_required_by_fill_and_refused_elsewhere(x):
     inpaint = Conditioning(cond.text, inpaint=torch.zeros(2, 80, 4, 6))
     for model, inputs, says in (
         (small(), inpaint, "does not inpaint"),
-        (small("fill"), cond, "was given none"),
+        (small("fill"), cond, "was given no masked picture"),
         (small("fill"), Conditioning(cond.text, inpaint=torch.zeros(2, 17, 4, 6)), "17 channels"),
     ):
         with pytest.raises(ConfigError, match=says):

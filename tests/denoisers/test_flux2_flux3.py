@@ -179,7 +179,7 @@ def test_a_new_inpaint_input_leaves_the_output_unchanged_until_trained(dev):
     )
     again = build_denoiser(wide.name, wide.config_dict(), PATH)
     again.load_state_dict(wide.state_dict())
-    with pytest.raises(ConfigError, match="was given none"):
+    with pytest.raises(ConfigError, match="was given no masked picture"):
         wide(x, t, conditioning())
 
 

@@ -103,7 +103,7 @@ def test_inpaint_masks_are_required_or_refused_by_the_inputs_of_the_network():
     inpaint = torch.zeros(2, INPAINT_CHANNELS, 8, 8)
     with pytest.raises(ConfigError, match="does not inpaint"):
         denoiser()(x, t, with_images(cond, inpaint=inpaint))
-    with pytest.raises(ConfigError, match="given none"):
+    with pytest.raises(ConfigError, match="given no masked picture"):
         denoiser(inpaint=True)(x, t, cond)
     with pytest.raises(ConfigError, match="at once"):
         denoiser(inpaint=True)(x, t, with_images(cond, inpaint=inpaint, references=(x,)))

@@ -230,8 +230,7 @@ def test_an_unused_negative_prompt_or_embedded_guidance_is_refused(folder):
     built = drawing.project_pipeline("flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL)
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
         drawing.draw(built, negative_prompt="blue")
-    built = drawing.project_pipeline(
-        "flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded"
-    )
     with pytest.raises(ConfigError, match="no guidance input"):
-        drawing.draw(built)
+        drawing.project_pipeline(
+            "flux1_schnell", folder("schnell"), HEIGHT, WIDTH, *SMALL, "guidance=embedded"
+        )

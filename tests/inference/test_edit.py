@@ -61,7 +61,7 @@ def test_a_released_network_accepts_references_larger_than_the_target(tmp_path):
         (
             {"references": ["x.png"], "image": "x.png"},
             0,
-            "neither image= nor mask=",
+            "cannot be combined with image= or mask=",
             "leave image=",
         ),
         ({"mask": "x.png"}, 0, "mask= without image=", "image=PICTURE"),

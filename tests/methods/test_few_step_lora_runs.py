@@ -75,8 +75,8 @@ def test_the_base_teaches_at_every_state_of_the_adapter(tmp_path):
     dropped = objective.loss(network, batch, 5)["few_step"]  # of the adapter's input alone
     assert network.training and not torch.equal(dropped, error)
     dropped.backward()
-    assert all(parameter.grad is not None for parameter in adapter.values())
-    frozen = set(network.parameters()) - set(adapter.values())
+    assert all(parameter.grad is not None for parameter in adapter)
+    frozen = set(network.parameters()) - set(adapter)
     assert not any(parameter.requires_grad for parameter in frozen)
 
 

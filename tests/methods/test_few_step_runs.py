@@ -161,7 +161,7 @@ def test_a_distilled_network_is_a_base_like_any_other(root):
         ((), "begins from trained weights"),
         (("method.steps=0",), r"method\.steps"),
         (("method.on_policy=2.0",), r"method\.on_policy"),
-        (("guidance.kind=cfg_zero", "guidance.zero_until=0.1"), "without moving"),
+        (("guidance.kind=cfg_zero", "guidance.zero_until=0.1"), "does not move at first"),
         (("sampler.start=sigma",), "clean data"),
     ],
 )

@@ -55,7 +55,7 @@ def test_an_interval_between_two_steps_is_named(guidance, lines):
 def test_blocks_and_inputs_that_a_network_lacks_are_refused():
     denoiser = Gaussian(LinearPath(1), "velocity")
     with pytest.raises(ConfigError, match="no guidance input"):
-        guided_steps.require_followed(Guidance(embedded=3.5), denoiser)
+        guided_steps.require_supported(Guidance(embedded=3.5), denoiser)
     with pytest.raises(ConfigError, match="no blocks"):
-        guided_steps.require_followed(Guidance(skip_layers=(1,)), denoiser)
-    guided_steps.require_followed(Guidance(), denoiser)
+        guided_steps.require_supported(Guidance(skip_layers=(1,)), denoiser)
+    guided_steps.require_supported(Guidance(), denoiser)

@@ -22,7 +22,7 @@ def saved(file, tensors):
     return file
 
 
-def with_hole(file, start, length):
+def with_gap(file, start, length):
     """The file with zeros from byte `start` on."""
     content = bytearray(file.read_bytes())
     end = min(len(content), start + length)
@@ -46,7 +46,7 @@ def test_a_hole_is_refused_at_the_end_and_inside(start, length, tmp_path):
     with pytest.raises(
         CorruptCheckpoint, match=r"zeros from byte[\s\S]*inside a row[\s\S]*fetch it"
     ):
-        tensor_files.outlines(with_hole(file, start, length))
+        tensor_files.outlines(with_gap(file, start, length))
 
 
 def test_tensors_of_zeros_are_read_at_the_end_and_inside(tmp_path):
@@ -83,7 +83,7 @@ def test_a_hole_in_gguf_is_refused(tmp_path):
     )
     assert len(tensor_files.outlines(file)) == 64
     with pytest.raises(CorruptCheckpoint, match="inside a row"):
-        tensor_files.outlines(with_hole(file, 2 * MIB + 512, MIB + 4096))
+        tensor_files.outlines(with_gap(file, 2 * MIB + 512, MIB + 4096))
 
 
 def test_a_small_file_may_end_in_zeros(tmp_path):

@@ -24,11 +24,11 @@ def check(config: Train, network: Any) -> None:
 
     The network may lie on the meta device.
     """
-    from tinyflux_pl.sampling.guided_steps import require_followed
+    from tinyflux_pl.sampling.guided_steps import require_supported
 
     chosen = settings(config)
     unread_settings.check_sampling(config, chosen)
-    require_followed(chosen.guidance, network)
+    require_supported(chosen.guidance, network)
 
 
 def unguided(config: DataJob, network: Any, downsample: int, size: tuple[int, int]) -> list[str]:

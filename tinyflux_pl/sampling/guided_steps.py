@@ -15,7 +15,7 @@ from tinyflux_pl.sampling.loop import SamplerSettings, require_guidance_input
 DATA = 1.0  # the level at which no network is asked
 
 
-def require_followed(guidance: Guidance, denoiser: Denoiser) -> None:
+def require_supported(guidance: Guidance, denoiser: Denoiser) -> None:
     """Raise ConfigError for a guidance input or blocks to skip that a network does not have.
 
     The network may lie on the meta device.

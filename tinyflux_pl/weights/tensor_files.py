@@ -33,7 +33,7 @@ def outlines(
 
     With `packed`, rows of GGUF's blocks are PackedRows of `dtype`.
     """
-    zero_runs.require_no_hole(path)
+    zero_runs.require_no_gap(path)
     if packed and gguf_file.is_gguf(path):
         return dict(gguf_file.packed_tensors(path, dtype, meta=True))
     if gguf_file.is_gguf(path):
@@ -48,7 +48,7 @@ def tensors(
 
     Raises what `outlines` does.
     """
-    zero_runs.require_no_hole(path)
+    zero_runs.require_no_gap(path)
     if packed and gguf_file.is_gguf(path):
         return dict(gguf_file.packed_tensors(path, dtype))
     if gguf_file.is_gguf(path):

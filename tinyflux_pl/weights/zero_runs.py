@@ -41,7 +41,7 @@ class Span:
     row: int
 
 
-def require_no_hole(path: str | Path) -> None:
+def require_no_gap(path: str | Path) -> None:
     """Raise CorruptCheckpoint for a run of SHORTEST zero bytes or more that no tensor explains.
 
     A few bytes are read of each SHORTEST bytes of the file, and once a process. Raises for the

@@ -83,7 +83,7 @@ def _check_sampling(config: Generate, pipeline: Pipeline) -> None:
     denoiser, settings = pipeline.denoiser, pipeline.sampler.settings
     require_guided(config.negative_prompt, settings.guidance)
     unread_settings.check_sampling(config, settings)
-    guided_steps.require_followed(settings.guidance, denoiser)
+    guided_steps.require_supported(settings.guidance, denoiser)
     height, width = (side // pipeline.cell for side in pipeline.sampler.image_size)
     lines = guided_steps.unguided(settings, denoiser.path, height * width)
     if config.negative_prompt is not None:

@@ -123,7 +123,7 @@ def require_weights(parts: PartsWithTeacher) -> None:
 
     online = parts.online_teacher
     if online is not None and shared_teacher_base(parts) is None:
-        require_finite_weights(online.network, f"the teacher {online.name}")
+        require_finite_weights(online.denoiser, f"the teacher {online.name}")
 
 
 def resident_bytes(parts: PartsWithTeacher) -> int:

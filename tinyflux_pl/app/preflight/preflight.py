@@ -151,9 +151,10 @@ class Preflight:
             network = self.parts.student()
             rates = self.parts.method.rates(network)
             optimizer = build_optimizer(network, build(self.config.optimizer, "optimizer"), rates)
-        downsample = self.parts.codec.latent_spec.downsample
-        size = self.parts.image_size
-        report.notes(run_sampling.unguided(self.config, network, downsample, size))
+        if self.parts.trains == "denoiser":
+            downsample = self.parts.codec.latent_spec.downsample
+            size = self.parts.image_size
+            report.notes(run_sampling.unguided(self.config, network, downsample, size))
         self.parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         saved = self.parts.method.saved(network)
         groups = optimizer.param_groups

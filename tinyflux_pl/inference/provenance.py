@@ -16,11 +16,11 @@ LIBRARIES = ("tinyflux_pl", "torch", "diffusers", "transformers")
 DIGITS = 16  # of the 64 of a SHA-256: enough to identify a file
 
 
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Installed versions of the libraries that compute."""
+@lru_cache(maxsize=4)
+def versions(libraries: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
+    """Installed versions of libraries, by default of those that compute."""
     installed = {}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # run from a checkout that was never installed

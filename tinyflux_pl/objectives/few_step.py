@@ -18,13 +18,11 @@ from tinyflux_pl.core.protocols import Denoiser, Path
 from tinyflux_pl.core.transfer import to_device
 from tinyflux_pl.core.types import Batch, Conditioning
 from tinyflux_pl.diffusion import losses
-from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.prediction import to_data_and_noise
-from tinyflux_pl.diffusion.shifts import shift_for
 from tinyflux_pl.diffusion.solvers import solver_named
 from tinyflux_pl.objectives.flow import FlowObjective
 from tinyflux_pl.sampling.field import Field
-from tinyflux_pl.sampling.loop import SamplerSettings
+from tinyflux_pl.sampling.loop import SamplerSettings, step_times
 from tinyflux_pl.sampling.noise import initial_noise
 
 CELLS = 1024  # of the latents at which the times are checked before there is a batch
@@ -99,9 +97,7 @@ class FewStepObjective(FlowObjective):
         ConfigError unless the last is that of clean data.
         """
         chosen, path = self.student, denoiser.path
-        shift = shift_for(chosen.shift, cells // denoiser.patch_size**2, chosen.steps)
-        options = {"offset": chosen.offset, "sigmas": chosen.sigmas, "final": chosen.final}
-        times = grid(chosen.steps, path, shift, chosen.toward, chosen.spacing, **options)
+        times = step_times(chosen, path, cells // denoiser.patch_size**2)
         if float(path.sigma(times[-1:])[0]) > 0 or chosen.start != "unit":
             raise ConfigError(
                 "these times do not lead from noise to clean data",

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from tinyflux_pl.core.block_stack import require_blocks
 from tinyflux_pl.core.protocols import Denoiser, Path
-from tinyflux_pl.diffusion.grids import grid
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.diffusion.paths import data_share
-from tinyflux_pl.diffusion.shifts import shift_for
-from tinyflux_pl.sampling.loop import SamplerSettings, require_guidance_input
+from tinyflux_pl.sampling.loop import SamplerSettings, require_guidance_input, step_times
 
 DATA = 1.0  # the level at which no network is asked
 
@@ -27,16 +25,7 @@ def require_supported(guidance: Guidance, denoiser: Denoiser) -> None:
 
 def evaluated_levels(settings: SamplerSettings, path: Path, tokens: int) -> list[float]:
     """Levels of noise (0) to data (1) at which the network is asked, for pictures of `tokens`."""
-    times = grid(
-        settings.steps,
-        path,
-        shift_for(settings.shift, tokens, settings.steps),
-        settings.toward,
-        settings.spacing,
-        offset=settings.offset,
-        sigmas=settings.sigmas,
-        final=settings.final,
-    )
+    times = step_times(settings, path, tokens)
     return [level for level in data_share(path, times).tolist() if level < DATA]
 
 

@@ -140,6 +140,20 @@ def _prepare_conditioning(
     return cond.rows(expand)
 
 
+def step_times(settings: SamplerSettings, path: Path, tokens: int) -> Float[Tensor, " steps_and_1"]:
+    """The times of a sampler's steps (steps + 1,) for pictures of so many image tokens."""
+    return grid(
+        settings.steps,
+        path,
+        shift_for(settings.shift, tokens, settings.steps),
+        settings.toward,
+        settings.spacing,
+        offset=settings.offset,
+        sigmas=settings.sigmas,
+        final=settings.final,
+    )
+
+
 def sample(
     denoiser: Denoiser,
     text: TextEmbeddings | Conditioning,
@@ -167,16 +181,7 @@ def sample(
     cond = _prepare_conditioning(denoiser, text, len(sample_ids), shape, settings.guidance)
     device, path = cond.text.tokens.device, denoiser.path
     tokens = shape[1] * shape[2] // denoiser.patch_size**2
-    times = grid(
-        settings.steps,
-        path,
-        shift_for(settings.shift, tokens, settings.steps),
-        settings.toward,
-        settings.spacing,
-        offset=settings.offset,
-        sigmas=settings.sigmas,
-        final=settings.final,
-    )
+    times = step_times(settings, path, tokens)
     first_step = _first_moving_step(path, times, settings.guidance)
     if initial is not None:
         if initial.mask is not None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from tinyflux_pl.core import files
-from tinyflux_pl.inference.provenance import device_name
+from tinyflux_pl.inference.provenance import device_name, versions
 
 FILE = "environment.json"
 LIBRARIES = ("tinyflux_pl", "torch", "lightning", "hydra-core", "numpy", "diffusers")
@@ -19,17 +18,11 @@ LIBRARIES += ("transformers", "safetensors")
 
 def save(run_dir: Path, device: str) -> None:
     """Write environment.json; a later start of the run replaces it."""
-    installed = {}
-    for name in LIBRARIES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-            continue
     content = {
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "device": device_name(torch.device(device)),
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
         "python": platform.python_version(),
-        "versions": installed,
+        "versions": versions(LIBRARIES),
     }
     files.write_json(run_dir / FILE, content)

@@ -52,6 +52,13 @@ def test_a_budget_that_is_too_small_names_the_stages(tmp_path):
     ) and "decode needs" in staging.placement_line(plan)
 
 
+@pytest.mark.parametrize("budget", ["12", "1.5", "12GX"])
+def test_a_budget_without_its_unit_is_answered_with_an_example(budget, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        planned(tmp_path, "sdxl", budget)
+    assert caught.value.where == "engine.budget" and "12GiB" in caught.value.cure
+
+
 def test_a_control_branch_refuses_blocks_in_turn(tmp_path):
     with_map = settings("generate", tmp_path, "model=sdxl", "control=map.png")
     with pytest.raises(ConfigError) as caught:

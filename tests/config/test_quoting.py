@@ -67,7 +67,17 @@ def test_paths_with_special_characters_are_received_as_typed(conf, flags):
 
 
 @pytest.mark.parametrize(
-    "key", ["checkpoint", "data.root", "+paths.root", "+data.sources.a.cache", "+replay"]
+    "key",
+    [
+        "checkpoint",
+        "data.root",
+        "+init",
+        "+paths.root",
+        "+data.sources.a.cache",
+        "+replay",
+        "+engine.report",
+        "+engine.prompts",
+    ],
 )
 def test_a_tilde_after_an_equals_sign_is_the_home_folder(conf, monkeypatch, key):
     monkeypatch.setenv("HOME", "/home of/me")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range
 from tinyflux_pl.core.errors import ConfigError
@@ -33,12 +33,22 @@ class Cache(Keys):
             raise ConfigError("there is no cache to measure", where="measure", cure=cure)
 
 
+class ByteSize:
+    """A number of bytes with its unit, as text; a bare number has none."""
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, str) and value != ""
+
+    def __str__(self) -> str:
+        return "a number and its unit: engine.budget=12GiB"
+
+
 @dataclass(frozen=True)
 class Engine(Keys):
     """Where the parts of a pipeline lie, their memory, and the format of stored weights."""
 
     placement: Literal["resident", "sequential", "offload", "auto"] | None
-    budget: Annotated[str | None, NotEmpty()]
+    budget: Annotated[str | int | float | None, ByteSize()]
     prompts: Annotated[str | None, NotEmpty()]
     precision: Literal["fp8", "int8", "int8_dynamic", "int4", "q_dit"] | None
     balance: Literal["smoothquant", "ptq4dit"]

@@ -8,15 +8,27 @@ import re
 PROSE = frozenset(("prompt", "negative_prompt", "caption", "notes"))
 # at the top level
 PATHS = frozenset(
-    ("checkpoint", "prompt_file", "condition", "output", "resume", "replay", "run", "doctor")
+    (
+        "checkpoint",
+        "prompt_file",
+        "condition",
+        "output",
+        "init",
+        "resume",
+        "replay",
+        "run",
+        "doctor",
+    )
 )
 PATHS |= {"reference", "image", "mask", "from_image"}
+FULL_PATHS = frozenset(("text.clip", "engine.prompts"))
 LISTS = frozenset(("reference",))  # of paths, where the value is in brackets
 NESTED_PATHS = frozenset(
     ("root", "folder", "path", "file", "directory", "checkpoint", "weights_file")
 )
 # pretrained parts, stores, a dataset's
 NESTED_PATHS |= {"weights", "unet", "t5", "cache", "caption_file", "decoded"}
+NESTED_PATHS |= {"calibrate", "calibration", "report"}  # of engine
 _ASSIGNMENT = re.compile(r"(\+{0,2}[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _QUOTED = (
     re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL),
@@ -61,7 +73,7 @@ def is_path(key: str) -> bool:
     key = key.lstrip("+")
     if "." not in key:
         return key in PATHS
-    return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.") or key == "text.clip"
+    return key.rsplit(".", 1)[-1] in NESTED_PATHS or key.startswith("paths.") or key in FULL_PATHS
 
 
 def _quoted_once(item: str) -> str:

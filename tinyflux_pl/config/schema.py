@@ -16,7 +16,7 @@ from tinyflux_pl.config import (
 )
 from tinyflux_pl.config.bind import Keys, NotEmpty, Range, bind
 from tinyflux_pl.config.cache_schema import Cache, Engine
-from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive, Seed
+from tinyflux_pl.config.callback_schema import Callbacks, Count, Positive
 from tinyflux_pl.config.data_schema import Data, Node, Source, Teacher, Text
 from tinyflux_pl.config.hardware_schema import Hardware
 from tinyflux_pl.config.offered_experts import offered_experts
@@ -61,7 +61,7 @@ class Job(Keys):
 class DataJob(Job):
     """Keys of the scripts that read data: extract.py and train.py."""
 
-    seed: Seed
+    seed: Annotated[int, Range(least=0, most=2**64 - 1)]  # generate.py draws one for -1
     data: Data
     teacher: Teacher
     experts: dict[str, Node]

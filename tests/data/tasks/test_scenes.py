@@ -121,6 +121,20 @@ def test_an_unknown_split_or_a_small_image_is_refused():
         Scenes(size=23)
 
 
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.25, 5, 35), (1.0, 80, 80)])
+def test_the_share_of_relations_is_as_asked(share, least, most):
+    """Of 80 scenes; short captions leave the relation out, the attributes do not."""
+    records = Scenes("train", 80, relation_share=share)
+    related = sum(records[i].attributes["relation"] is not None for i in range(80))
+    assert least <= related <= most
+    assert records.fingerprint() != Scenes("train", 80).fingerprint()
+
+
+def test_a_share_outside_zero_to_one_is_refused():
+    with pytest.raises(ConfigError, match="relation_share"):
+        Scenes(relation_share=1.5)
+
+
 def test_at_half_the_size_a_scene_is_the_same_one():
     small, full = Scenes(count=8, size=24), Scenes(count=8)
     for i in range(8):

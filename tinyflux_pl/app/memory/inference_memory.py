@@ -153,7 +153,8 @@ def plan_of(
         encoding=planned_text.encoding(text, encoders, config),
         context=hardware.context_bytes(config.hardware),
     )
-    budget = None if config.engine.budget is None else placements.parsed_bytes(config.engine.budget)
+    limit = config.engine.budget
+    budget = None if limit is None else placements.parsed_bytes(str(limit))
     placement = placements.chosen(config.engine.chosen, needs, budget, host=host)
     stages = placements.planned(placement, needs, host=host)
     numbers = {"denoiser": len(blocks)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.data.tasks.scenes.grammar import (
     BASE,
     CELL_JITTER,
@@ -39,10 +40,10 @@ Pair = tuple[str, str]  # colour, shape
 class Scenes(TaskRecords):
     """Records of several shapes on a light background.
 
-    Half show two objects that differ in colour and in shape, in one of four relations; half show
-    two to four alike. Objects never touch. Splits and held-out pairs are those of Shapes:
-    `held_out` has unseen pairs only. Attributes: objects, a list of [colour, shape], relation (or
-    None) and count.
+    `relation_share` of them show two objects that differ in colour and in shape, in one of four
+    relations; the others two to four alike. Objects never touch. Splits and held-out pairs are
+    those of Shapes: `held_out` has unseen pairs only. Attributes: objects, a list of [colour,
+    shape], relation (or None) and count.
     """
 
     name = "scenes"
@@ -52,16 +53,25 @@ class Scenes(TaskRecords):
     grammar = GRAMMAR
 
     def __init__(
-        self, split: str = "train", count: int = 4096, size: int = BASE, seed: int = 0
+        self,
+        split: str = "train",
+        count: int = 4096,
+        size: int = BASE,
+        seed: int = 0,
+        relation_share: float = 0.5,
     ) -> None:
         super().__init__(split, count, size, seed)
+        if not 0 <= relation_share <= 1:
+            what = f"relation_share {relation_share} is not a share"
+            raise ConfigError(what, where="data", cure="a number from 0 (groups alone) to 1")
+        self.relation_share = relation_share
         self.pairs = pairs_of(split)
 
     def example(self, index: int, seed: int) -> Example:
         """A random scene with random colours, places and caption."""
         generator = np.random.default_rng(seed)
         first = self.pairs[int(generator.integers(len(self.pairs)))]
-        if generator.random() < 0.5:
+        if generator.random() < self.relation_share:
             relation = list(RELATIONS)[int(generator.integers(4))]
             scene = related(first, self.pairs, relation, generator)
         else:
@@ -89,6 +99,11 @@ class Scenes(TaskRecords):
             "count": len(scene.objects),
         }
         return Example(image, caption, mask, attributes)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that determines the pixels and the captions; the share unless it is half."""
+        share = {} if self.relation_share == 0.5 else {"relation_share": self.relation_share}
+        return {**super().fingerprint(), **share}
 
     def balanced_captions(
         self, count: int, split: str, generator: np.random.Generator

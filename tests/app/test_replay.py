@@ -101,9 +101,10 @@ def test_a_replay_names_nonfinite_weights(root, capsys):
     assert "first output that is not finite: net.txt_in" in printed
 
 
-def test_a_transient_failure_is_not_reproduced_and_the_loss_is_bit_equal(root, capsys):
+@pytest.mark.parametrize("technique", ["none", "contrastive", "layer_sync", "token_routing"])
+def test_a_transient_failure_is_not_reproduced_and_the_loss_is_bit_equal(root, technique, capsys):
     """A gradient corrupted in transit: the replay is finite, and the loss is equal."""
-    fit = fitting(root, "transient", *STOPS)
+    fit = fitting(root, f"transient_{technique}", *STOPS, f"technique={technique}")
     fit.trainer.callbacks.insert(
         0, Attack("gradient", float("nan"), set(range(2, 20)), micro_batch=1)
     )
@@ -111,6 +112,7 @@ def test_a_transient_failure_is_not_reproduced_and_the_loss_is_bit_equal(root, c
     content = json.loads((bundle / "replay.json").read_text())["found"]
     code, printed = replayed(root, bundle, capsys)
     assert code == 0 and "NOT reproduced" in printed
+    assert (f"│ {technique} " in printed) == (technique in ("contrastive", "layer_sync"))
     assert (
         math_same(printed, content["loss"])
         and "first gradient that is not finite, going back: none" in printed

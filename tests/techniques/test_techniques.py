@@ -11,7 +11,7 @@ from tinyflux_pl.core import rng
 from tinyflux_pl.core.errors import ConfigError
 from tinyflux_pl.core.specs import LatentSpec, TextSpec
 from tinyflux_pl.denoisers import tinyflux
-from tinyflux_pl.diffusion.losses import sample_mean
+from tinyflux_pl.diffusion.losses import masked_mean, sample_mean
 from tinyflux_pl.diffusion.paths import LinearPath
 from tinyflux_pl.techniques.contrastive import Contrastive
 from tinyflux_pl.techniques.layer_sync import LayerSync
@@ -56,8 +56,20 @@ def passed(technique, network, x, t, cond, **more):
 def test_contrastive_subtracts_the_error_to_the_next_sample_s_target():
     output, target = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     loss = Contrastive(0.1).loss(Regression(output, target, sample_mean))
-    expected = -0.1 * sum((output[i] - target[(i + 1) % 3]).square().mean() / 3 for i in range(3))
-    torch.testing.assert_close(loss, expected)
+    expected = [-0.1 * (output[i] - target[(i + 1) % 3]).square().mean() for i in range(3)]
+    torch.testing.assert_close(loss, torch.stack(expected))
+
+
+def test_contrastive_weights_the_foreground_as_the_loss_does():
+    """Errors in the background count a quarter of those in the foreground."""
+    output, target = torch.randn(2, 2, 4, 4), torch.randn(2, 2, 4, 4)
+    masks = (torch.arange(16).reshape(1, 4, 4) < 6).float().expand(2, 4, 4)
+    loss = Contrastive(0.1).loss(
+        Regression(output, target, lambda error: masked_mean(error, masks, 2.0, 0.5))
+    )
+    error = (output - target.flip(0)).square()
+    torch.testing.assert_close(loss, -0.1 * masked_mean(error, masks, 2.0, 0.5))
+    assert not torch.allclose(loss, -0.1 * error.mean((1, 2, 3)))
 
 
 def test_contrastive_adds_nothing_to_a_batch_of_one():
@@ -80,8 +92,8 @@ def test_layer_sync_teaches_the_early_blocks_from_the_late_ones():
     loss = technique.loss(Regression(output, output.detach(), sample_mean))
     count = kept[1].shape[1]
     similarity = F.cosine_similarity(kept[1], kept[3][:, -count:].detach(), dim=-1)
-    torch.testing.assert_close(loss, 0.5 * (1 - similarity).mean())
-    loss.backward()
+    torch.testing.assert_close(loss, 0.5 * (1 - similarity).mean(1))
+    loss.sum().backward()
     learns = [
         any(p.grad is not None and p.grad.any() for p in block.module.parameters())
         for block in blocks

@@ -101,7 +101,7 @@ class FlowObjective:
             self.unread["objective.map_weighting"] = "no teacher here has importance maps"
         # the experts' losses at the last call of `terms`, before their weights, for the log
         self.unweighted: dict[str, Tensor] = {}
-        # what the techniques add at the last call of `regress`
+        # what the techniques add for each sample (B,) at the last call of `regress`
         self.added: dict[str, Tensor] = {}
         # the share of samples with a teacher's velocity at the last call of `draw`
         self.velocity_share: Tensor | None = None
@@ -110,7 +110,8 @@ class FlowObjective:
         """Named, weighted scalar terms for one training step."""
         draw = self.draw(denoiser, batch, step)
         output, per_sample = self.regress(denoiser, batch, draw)
-        return self.terms(output, per_sample, batch, draw, step) | self.added
+        added = {name: loss.mean() for name, loss in self.added.items()}
+        return self.terms(output, per_sample, batch, draw, step) | added
 
     def passes(
         self, denoiser: Denoiser, batch: Batch, step: int
@@ -132,6 +133,7 @@ class FlowObjective:
                 present = batch.expert_present[expert.name][row : row + 1]
                 loss = expert.losses(heads, targets, present)
                 terms[expert.name] = expert.weight_at(step) * float(loss)
+            terms |= {name: float(loss[row]) for name, loss in self.added.items()}
         return samples
 
     def terms(

@@ -42,4 +42,4 @@ class Contrastive:
             return None
         # data are in random order: the next sample is a random one
         negative = regression.target.roll(-1, 0)
-        return -self.weight * regression.mean((regression.output - negative).square()).mean()
+        return -self.weight * regression.mean((regression.output - negative).square())

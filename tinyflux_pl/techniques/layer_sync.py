@@ -70,7 +70,7 @@ class LayerSync:
         early, late = early[:, -count:], late[:, -count:]
         self._tokens = {}
         similarity = F.cosine_similarity(early.float(), late.detach().float(), dim=-1)
-        return self.weight * (1 - similarity).mean()
+        return self.weight * (1 - similarity).flatten(1).mean(1)
 
 
 def _watched(block: StackBlock, tokens: dict[int, Tensor], number: int) -> RemovableHandle:

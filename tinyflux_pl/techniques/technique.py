@@ -63,7 +63,7 @@ class Technique(Protocol):
         """Yield once; the forward pass runs meanwhile."""
 
     def loss(self, regression: Regression) -> Tensor | None:
-        """A scalar to add to the training loss, already weighted; None: it adds none."""
+        """What each sample (B,) adds to the training loss, already weighted; None: nothing."""
 
 
 @contextmanager

@@ -82,8 +82,8 @@ def test_intact_artifacts_pass_the_doctor(root, examined):
     kinds = {str(p.path.relative_to(root)): p.kind for p in doctor.find_artifacts([root])}
     assert {name.split("/", 1)[1].split("x/")[-1]: kind for name, kind in kinds.items()} == KINDS
     code, output, states = examined(root)
-    assert code == 0 and "3 places, 0 not whole" in output
-    assert states == dict.fromkeys(("train", "validation", "step_0000001"), "whole")
+    assert code == 0 and "3 places, 0 damaged" in output
+    assert states == dict.fromkeys(("train", "validation", "step_0000001"), "intact")
     assert examined(root, "repair=true")[0] == 0 and all((root / name).exists() for name in FOREIGN)
 
 
@@ -94,7 +94,7 @@ def test_every_fault_is_named_with_the_command_that_repairs_it(root, examined):
     flip(root / "outputs" / "x" / "checkpoints" / "step_0000001" / "model.safetensors")
     (root / "cache" / "folder" / "validation" / "encodings" / "shard_00000.json").unlink()
     code, output, states = examined(root)
-    assert code == 1 and "3 places, 3 not whole" in output
+    assert code == 1 and "3 places, 3 damaged" in output
     assert "encodings/group.json: group.json changed after it was written" in states["train"]
     assert "lune/shard_00001.safetensors: its sha256 is not that of what was written" in output
     assert "model.safetensors" in states["step_0000001"]
@@ -157,20 +157,21 @@ def test_files_of_a_stopped_rebuild_are_reported_as_such(root, examined):
     shutil.copytree(folder / "train", folder / "train.new")
     (folder / "train.new" / "lune" / "shard_00000.json").unlink()
     code, output, states = examined(root)
-    assert code == 1 and states["train"] == "whole" and states["train.new"].startswith("unfinished")
+    assert code == 1 and states["train"] == "intact"
+    assert states["train.new"].startswith("unfinished")
     assert "left by a rebuild that was stopped" in output
 
 
 def test_doctor_true_examines_the_sources_and_the_root_folder(root, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     config = caching.config(root, "doctor=true", pretrained=False)
-    assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
+    assert recipes.extract(config) == 0 and "3 places, 0 damaged" in capsys.readouterr().out
     elsewhere = root.parent / "another disk"
     (root / "cache" / "folder").rename(elsewhere)
     config = caching.config(
         root, "doctor=true", f"data.sources.folder.cache='{elsewhere}'", pretrained=False
     )
-    assert recipes.extract(config) == 0 and "3 places, 0 not whole" in capsys.readouterr().out
+    assert recipes.extract(config) == 0 and "3 places, 0 damaged" in capsys.readouterr().out
 
 
 def test_an_empty_folder_passes_and_a_missing_one_is_refused(tmp_path, examined):
@@ -182,7 +183,7 @@ def test_an_empty_folder_passes_and_a_missing_one_is_refused(tmp_path, examined)
 
 def test_doctor_accepts_a_folder_path_as_typed(world, tmp_path):
     process = entry("extract", f"doctor={world}", f"paths.root={tmp_path}")
-    assert process.returncode == 0 and "3 places, 0 not whole" in process.stdout, process.stderr
+    assert process.returncode == 0 and "3 places, 0 damaged" in process.stdout, process.stderr
 
 
 def test_a_linked_cache_is_examined(root, tmp_path, capsys):
@@ -193,11 +194,11 @@ def test_a_linked_cache_is_examined(root, tmp_path, capsys):
         (root / name).rename(disk / name)
         (project / name).symlink_to(disk / name)
     assert recipes.extract(configuration("extract", project, "doctor=true")) == 0
-    assert "3 places, 0 not whole" in capsys.readouterr().out
+    assert "3 places, 0 damaged" in capsys.readouterr().out
     flip(disk / "cache" / "folder" / "train" / "lune" / "shard_00001.safetensors")
     flip(disk / "outputs" / "x" / "checkpoints" / "step_0000001" / "model.safetensors")
     assert recipes.extract(configuration("extract", project, "doctor=true")) == 1
-    assert "3 places, 2 not whole" in capsys.readouterr().out
+    assert "3 places, 2 damaged" in capsys.readouterr().out
 
 
 def test_an_unreadable_folder_does_not_pass_the_doctor(root, examined, monkeypatch):
@@ -215,4 +216,4 @@ def test_an_unreadable_folder_does_not_pass_the_doctor(root, examined, monkeypat
         and states["folder"] == "cannot be read: Permission denied"
         and "make it readable" in output
     )
-    assert states["step_0000001"] == "whole", "the others are examined all the same"
+    assert states["step_0000001"] == "intact", "the others are examined all the same"

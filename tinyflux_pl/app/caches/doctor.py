@@ -204,12 +204,12 @@ def _state(artifact: Artifact) -> str:
         lines.append(f"and {len(artifact.faults) - MAX_FAULTS:,} more")
     if missing := artifact.missing_shards:
         lines.append(f"unfinished: {missing:,} shard{'s' * (missing != 1)} to be made")
-    return "\n".join(lines) or "whole"
+    return "\n".join(lines) or "intact"
 
 
 def _print(artifacts: list[Artifact]) -> None:
     damaged = sum(not artifact.is_intact for artifact in artifacts)
-    count = f"{len(artifacts)} place{'s' * (len(artifacts) != 1)}, {damaged} not whole"
+    count = f"{len(artifacts)} place{'s' * (len(artifacts) != 1)}, {damaged} damaged or unfinished"
     table = Table(title=count, title_justify="left")
     table.add_column("kind", overflow="fold")
     table.add_column("place", overflow="fold", no_wrap=True)

@@ -114,7 +114,9 @@ def content_of(source: str | Path | bytes, name: str) -> bytes:
         except OSError as error:
             is_explained = error.errno in (errno.EINVAL, errno.EFBIG)
             what = error.strerror if is_explained else f"cannot be read: {error.strerror}"
-            raise ImageError(str(what), where=name, cure=CURE) from error
+            is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            cure = "name a file that exists" if is_missing else CURE
+            raise ImageError(str(what), where=name, cure=cure) from error
     if not content:
         raise ImageError("an empty file", where=name, cure=CURE)
     start = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -107,6 +107,33 @@ def test_another_prompt_is_another_set_and_given_pictures_are_not_drawn(root, tr
             assert files.read_object(folder / "class.json")["content"]["prompt"] == "a thing"
 
 
+def test_several_class_prompts_are_drawn_by_turns_and_train_with_their_own_captions(root):
+    three = 'data.class_prompt=["a red thing","a blue thing"]'
+    booth(root, "several", three, "steps=1")
+    (folder,) = (
+        folder
+        for folder in (root / "cache" / "class_pictures").iterdir()
+        if isinstance(files.read_object(folder / "class.json")["content"]["prompt"], list)
+    )
+    captions = [p.read_text() for p in sorted(folder.glob("*.txt"))]
+    assert captions == ["a red thing", "a blue thing", "a red thing"]
+    records = ClassPictures(folder, ["a red thing", "a blue thing"], 32)
+    assert [records[i].caption for i in range(3)] == captions
+    assert [caption for _, caption in records.captions()] == captions
+    keys = [key[-1] for key in records.sample_keys()]
+    assert keys == captions
+    with pytest.raises(CaptionError, match="none of the 2 prompts"):
+        ClassPictures(folder, ["a red thing", "a green thing"], 32)
+    with pytest.raises(ConfigError, match="2 pictures of 3 prompts"):
+        booth(root, "few", "data.class_prompt=[a,b,c]", "data.class_count=2", "steps=1")
+
+
+def test_a_list_of_one_class_prompt_is_that_prompt(root, trained):
+    before = sorted((root / "cache" / "class_pictures").iterdir())
+    booth(root, "one", 'data.class_prompt=["a photo of a thing"]', "steps=1")
+    assert sorted((root / "cache" / "class_pictures").iterdir()) == before
+
+
 def test_class_pictures_without_trained_weights_are_refused_at_the_start(root):
     words = (*SMALL, "method=dreambooth_full", *SUBJECT, f"data.root='{root}/subject'", "run=none")
     with pytest.raises(ConfigError, match="no trained weights"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.fitting.starting_point import CLASS_PICTURES, StartingPoint
 from tinyflux_pl.config.schema import Train
+from tinyflux_pl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyflux_pl.app.memory.planned_drawing import PlannedDrawing
@@ -22,13 +23,13 @@ class ClassDrawer:
 
     target = CLASS_PICTURES
     kind = "class"
-    captioned = False
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
         """Plain data that determines the pictures, except device and number format."""
+        texts = _texts(node)
         return {
             "base": _base(parts),
-            "prompt": node["prompt"],
+            "prompt": texts[0] if len(texts) == 1 else list(texts),
             "count": node["count"],
             "seed": node["seed"],
             "size": list(parts.image_size),
@@ -39,8 +40,19 @@ class ClassDrawer:
         }
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
-        """The class's prompt for each picture."""
-        return [node["prompt"]] * node["count"]
+        """The class's prompt for each picture; several by turns, each at least once."""
+        texts, count = _texts(node), node["count"]
+        if count < len(texts):
+            raise ConfigError(
+                f"{count} pictures of {len(texts)} prompts",
+                where="data.class_count",
+                cure=f"data.class_count={len(texts)} or more, or fewer prompts",
+            )
+        return [texts[index % len(texts)] for index in range(count)]
+
+    def captioned(self, node: Mapping[str, Any]) -> bool:
+        """One prompt stands in the configuration; of several each picture has one."""
+        return len(_texts(node)) > 1
 
     def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
         """The base with the weights that the run starts from."""
@@ -65,6 +77,11 @@ class ClassDrawer:
         guided = parts.sampler(parts.image_size).settings.guidance.scale != 1
         batch = functools.partial(planned_batch, parts, denoiser)
         return PlannedDrawing(denoiser, parts.codec, parts.text, batch, guided, parts.precision)
+
+
+def _texts(node: Mapping[str, Any]) -> Sequence[str]:
+    """The class's prompts."""
+    return [node["prompt"]] if isinstance(node["prompt"], str) else node["prompt"]
 
 
 def _base(parts: Parts[Train]) -> dict[str, Any]:

@@ -33,12 +33,11 @@ POLL_SECONDS = 0.5
 class Drawer(Protocol):
     """Draws the pictures of one class of records, which `target` names.
 
-    `kind` names folder and files; with `captioned` a caption lies beside each picture.
+    `kind` names folder and files.
     """
 
     target: str
     kind: str
-    captioned: bool
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
         """Plain data that determines the pictures, except device and number format."""
@@ -46,6 +45,10 @@ class Drawer(Protocol):
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
         """The prompt of each picture."""
+        ...
+
+    def captioned(self, node: Mapping[str, Any]) -> bool:
+        """True if each picture's caption is written next to it."""
         ...
 
     def network(self, parts: Parts[Train], node: Mapping[str, Any]) -> tuple[Any, ImageSampler]:
@@ -126,7 +129,7 @@ def _drawn_set(
 ) -> DrawnSet:
     folder = Path(parts.config.paths.cache) / f"{drawer.kind}_pictures"
     folder /= fingerprint.hash_json(content)[:16]
-    return DrawnSet(folder, drawer.kind, node["count"], drawer.captioned)
+    return DrawnSet(folder, drawer.kind, node["count"], drawer.captioned(node))
 
 
 def _ensure_drawn(
@@ -177,7 +180,7 @@ def _draw(drawer: Drawer, parts: Parts[Train], node: Mapping[str, Any], pictures
                 network, texts, indices=list(batch), seed=node["seed"], device=parts.device
             )
         for index, text, image in zip(batch, texts, images, strict=True):
-            if drawer.captioned:
+            if drawer.captioned(node):
                 pictures.write_caption(index, text)
             written = {"prompt": text, "index": index}
             save_png(to_picture(image), pictures.picture(index), written)

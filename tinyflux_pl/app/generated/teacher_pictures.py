@@ -25,7 +25,6 @@ class TeacherDrawer:
 
     target = TEACHER_PICTURES
     kind = "teacher"
-    captioned = True
 
     def content(self, parts: Parts[Train], node: Mapping[str, Any]) -> dict[str, Any]:
         """Plain data that determines the pictures, except device and number format."""
@@ -37,6 +36,10 @@ class TeacherDrawer:
             "size": node["size"],
             "sampler": asdict(_settings(parts, teacher.shift)),
         }
+
+    def captioned(self, node: Mapping[str, Any]) -> bool:
+        """Each picture has a caption of its own."""
+        return True
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
         """Balanced captions of the task's training split."""

@@ -1,4 +1,4 @@
-"""Pictures of a folder that share one caption: a subject, or the subject's class."""
+"""Pictures of a folder that share one caption or a few: a subject, or the subject's class."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tinyflux_pl.data.records.record_source import RecordSource
 class Prompted(RecordSource):
     """Records of all images under `root`, each with the caption `prompt`.
 
-    A few pictures are no set to hold some of them out of: every split has all. ConfigError without
-    a prompt, CaptionError for pictures with captions of their own; else raises as Folder does.
+    Of several prompts each picture has one as a caption of its own. A few pictures are no set to
+    hold some of them out of: every split has all. ConfigError without a prompt, CaptionError for
+    captions beside one prompt and for one that is none of several; else raises as Folder does.
     """
 
     name = "prompted"
@@ -30,28 +31,26 @@ class Prompted(RecordSource):
     def __init__(
         self,
         root: str | Path | None,
-        prompt: str | None,
+        prompt: str | Sequence[str] | None,
         size: int | tuple[int, int] = 64,
         fit_mode: str = "crop",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if not prompt or not prompt.strip():
+        self.prompts = [
+            text.strip() for text in ([prompt] if isinstance(prompt, str) else prompt or ())
+        ]
+        if not all(self.prompts) or not self.prompts:
             cure = 'data.prompt="a photo of sks dog", data.class_prompt="a photo of a dog"'
             raise ConfigError("no prompt for the pictures", where=f"data: {root}", cure=cure)
-        self.prompt = prompt.strip()
         self._folder = Folder(
             root,
             size,
             fit_mode=fit_mode,
             split="all",
-            allow_missing_captions=True,
+            allow_missing_captions=len(self.prompts) == 1,
             max_pixels=max_pixels,
         )
-        captioned = [path for path, caption in self._folder.captions() if caption]
-        if captioned:
-            cure = "remove the captions, or train on them: data=folder"
-            what = f"{listed(captioned)} with captions beside the one prompt"
-            raise CaptionError(what, where=str(root), cure=cure)
+        self._require_captions()
         self.image_shape, self.fit_mode = self._folder.image_shape, fit_mode
         self.kinds = self._folder.kinds
 
@@ -69,20 +68,23 @@ class Prompted(RecordSource):
 
     def __getitem__(self, index: int) -> Record:
         record = self._folder[index]
-        identity = fingerprints.sample_id(record.image.tobytes(), self.prompt)
-        return replace(record, caption=self.prompt, sample_id=identity)
+        caption = self._prompt_of(record.caption)
+        identity = fingerprints.sample_id(record.image.tobytes(), caption)
+        return replace(record, caption=caption, sample_id=identity)
 
     def fingerprint(self) -> dict[str, Any]:
         """The fingerprint of the folder, with the prompt."""
-        return {**self._folder.fingerprint(), "name": self.name, "prompt": self.prompt}
+        prompt = self.prompts[0] if len(self.prompts) == 1 else self.prompts
+        return {**self._folder.fingerprint(), "name": self.name, "prompt": prompt}
 
     def sample_keys(self) -> list[list[Any]]:
         """The sample keys of the folder, with the prompt."""
-        return [[*key, self.prompt] for key in self._folder.sample_keys()]
+        keys = zip(self._folder.sample_keys(), self.captions(), strict=True)
+        return [[*key, caption] for key, (_, caption) in keys]
 
     def captions(self) -> list[tuple[str, str]]:
         """The path of each image, and the prompt."""
-        return [(path, self.prompt) for path, _ in self._folder.captions()]
+        return [(path, self._prompt_of(own)) for path, own in self._folder.captions()]
 
     def paths(self) -> list[str]:
         """The path of each image."""
@@ -92,12 +94,33 @@ class Prompted(RecordSource):
         """Decode every image once."""
         self._folder.check()
 
+    def _prompt_of(self, own_caption: str) -> str:
+        return self.prompts[0] if len(self.prompts) == 1 else own_caption
+
+    def _require_captions(self) -> None:
+        """Raise CaptionError for captions beside one prompt, or that are none of several."""
+        is_one = len(self.prompts) == 1
+        wrong = [
+            path
+            for path, caption in self._folder.captions()
+            if (caption if is_one else caption not in self.prompts)
+        ]
+        if wrong and is_one:
+            cure = "remove the captions, or train on them: data=folder"
+            what = f"{listed(wrong)} with captions beside the one prompt"
+            raise CaptionError(what, where=str(self._folder.root), cure=cure)
+        if wrong:
+            cure = "caption each picture with one of the prompts, or let the base draw them"
+            what = f"{listed(wrong)} with a caption that is none of the {len(self.prompts)} prompts"
+            raise CaptionError(what, where=str(self._folder.root), cure=cure)
+
 
 class ClassPictures(Prompted):
     """Pictures of a subject's class, in a folder or drawn by the base.
 
-    Without `root` train.py draws `count` of them from `seed` before its first step
-    (app.generated.class_pictures), and fills it in.
+    Without `root` train.py draws `count` of them from `seed` before its first step, of several
+    prompts by turns (app.generated.class_pictures), and fills it in. Prompts of other subjects
+    preserve those as well as the class.
     """
 
     name = "class"
@@ -105,7 +128,7 @@ class ClassPictures(Prompted):
     def __init__(
         self,
         root: str | Path | None,
-        prompt: str | None,
+        prompt: str | Sequence[str] | None,
         size: int | tuple[int, int] = 64,
         fit_mode: str = "crop",
         max_pixels: int = MAX_PIXELS,

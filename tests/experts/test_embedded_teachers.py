@@ -7,6 +7,7 @@ import pytest
 from tinyflux_pl.core.files import sha256
 from tinyflux_pl.data.tasks.digits.records import Digits
 from tinyflux_pl.data.tasks.prompt_accuracy import PromptAccuracy
+from tinyflux_pl.data.tasks.scenes.records import Scenes
 from tinyflux_pl.data.tasks.shapes.records import Shapes
 from tinyflux_pl.diffusion.guidance import Guidance
 from tinyflux_pl.experts.teacher import ASSETS, embedded
@@ -48,4 +49,17 @@ def test_images_sampled_from_a_teacher_match_their_prompts(name, records, splits
         prompts = records.prompts(40 // len(splits), split, seed=3)
         metric.update(sampler.images(teacher.denoiser, prompts, seed=5), prompts)
     # docs/experiments.md has more prompts; of these 40, two may be wrong
-    assert float(metric.compute()["all"]) >= 0.95
+    assert round(40 * float(metric.compute()["all"])) >= 38
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_draws_relations_and_counts(name):
+    """Guidance 1.5: at 3 a fifth object often stands in a picture of four."""
+    teacher, records = embedded(name), Scenes(count=1)
+    settings = SamplerSettings(steps=16, solver="euler", guidance=Guidance(scale=1.5))
+    sampler = ImageSampler(teacher.codec, teacher.text, settings, (48, 48))
+    metric = PromptAccuracy(records.verifier())
+    for split in ("train", "held_out"):
+        prompts = records.prompts(16, split, seed=3)
+        metric.update(sampler.images(teacher.denoiser, prompts, seed=5), prompts)
+    assert float(metric.compute()["all"]) >= 0.85

@@ -12,6 +12,12 @@ from tinyflux_pl.app.fitting.module_kinds import kind_of
 from tinyflux_pl.app.fitting.training_run import TrainingRun
 from tinyflux_pl.app.reporting import run_record
 
+# what of the configuration an exported teacher records
+RECIPE_KEYS = (
+    *("seed", "steps", "init", "data", "path", "timesteps", "objective", "optimizer", "schedule"),
+    *("sampler", "guidance", "hardware"),
+)
+
 if TYPE_CHECKING:
     from tinyflux_pl.core.record import Record
 
@@ -71,8 +77,7 @@ def export_teacher(config: Any, results: dict[str, Any]) -> Path:
     from tinyflux_pl.checkpoints import directory
     from tinyflux_pl.experts import teacher_export
 
-    keys = ("seed", "steps", "init", "optimizer", "schedule", "objective", "data", "hardware")
-    recipe = {key: config.plain[key] for key in keys}
+    recipe = {key: config.plain[key] for key in RECIPE_KEYS}
     recipe |= {key: results[key] for key in ("accuracies", "validation_loss")}
     checkpoint = directory.read(results["checkpoint"])
     return teacher_export.export_teacher(checkpoint, config.export_teacher, recipe)

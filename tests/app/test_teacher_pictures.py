@@ -26,6 +26,12 @@ def drawn(root):
     return {f.name: {p.name: p.read_bytes() for p in sorted(f.glob("teacher_*"))} for f in folders}
 
 
+def guidance_scales(root):
+    """The scale that each set was drawn with."""
+    marks = (root / "cache" / "teacher_pictures").glob("*/teacher.json")
+    return sorted(files.read_object(f)["content"]["sampler"]["guidance"]["scale"] for f in marks)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
@@ -65,11 +71,17 @@ def test_scenes_are_drawn_for_captions_of_scenes(tmp_path):
     assert len(captions) == 2
     for caption in captions:
         parse(caption)  # raises for a caption that is none of a scene
+    assert guidance_scales(tmp_path) == [1.5]  # conf/data/scenes_drawn.yaml says it
 
 
 def test_another_teacher_or_seed_is_another_set(root):
     run("train", root, *WORDS, "run=sol", "data.teacher=sol", "path=linear")
     assert len(drawn(root)) >= 2
+
+
+def test_another_guidance_is_another_set(root):
+    run("train", root, *WORDS, "run=strong", "data.teacher_guidance=4")
+    assert 4.0 in guidance_scales(root) and 3.0 in guidance_scales(root)
 
 
 def test_a_run_of_ones_own_draws_too(root):

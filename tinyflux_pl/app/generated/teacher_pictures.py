@@ -34,7 +34,7 @@ class TeacherDrawer:
             "prompts": list(self.prompts(node)),
             "seed": node["seed"],
             "size": node["size"],
-            "sampler": asdict(_settings(parts, teacher.shift)),
+            "sampler": asdict(_settings(parts, teacher.shift, node)),
         }
 
     def captioned(self, node: Mapping[str, Any]) -> bool:
@@ -52,7 +52,8 @@ class TeacherDrawer:
         teacher = teachers.load(parts.config, node["teacher"]).to(parts.device)
         codec, text = teacher.codec.to(parts.device), teacher.text.to(parts.device)
         size = (node["size"], node["size"])
-        return teacher.denoiser, ImageSampler(codec, text, _settings(parts, teacher.shift), size)
+        settings = _settings(parts, teacher.shift, node)
+        return teacher.denoiser, ImageSampler(codec, text, settings, size)
 
     def plan(self, parts: Parts[Train], node: Mapping[str, Any]) -> PlannedDrawing:
         """The teacher without weights."""
@@ -71,10 +72,14 @@ class TeacherDrawer:
             ids = torch.tensor(index)
             return Batch(latents, planned_text(text.text_spec, rows), ids, ids, [""] * rows)
 
-        guided = _settings(parts, teacher.shift).guidance.scale != 1
+        guided = _settings(parts, teacher.shift, node).guidance.scale != 1
         return PlannedDrawing(teacher.skeleton, codec, text, batch, guided, parts.precision)
 
 
-def _settings(parts: Parts[Train], shift: float) -> SamplerSettings:
-    """The run's solver, steps and guidance, with the shift that the teacher is sampled with."""
-    return replace(run_sampling.settings(parts.config), shift=shift)
+def _settings(parts: Parts[Train], shift: float, node: Mapping[str, Any]) -> SamplerSettings:
+    """The run's solver, steps and guidance, with the teacher's shift and the node's scale."""
+    settings = replace(run_sampling.settings(parts.config), shift=shift)
+    scale = node.get("guidance")
+    if scale is None:
+        return settings
+    return replace(settings, guidance=replace(settings.guidance, scale=scale))

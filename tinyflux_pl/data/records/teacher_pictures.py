@@ -15,9 +15,9 @@ class TeacherPictures(RecordSource):
     """Records of the pictures under `root` with their captions, all of them for training.
 
     Without `root` train.py draws `count` of them with the teacher `teacher` before its first step
-    (app.generated.teacher_pictures), for captions of `task` from `seed`, and fills it in. What the
-    run draws is read back by the task's own source. ConfigError without a folder, or for a task
-    without prompts.
+    (app.generated.teacher_pictures), for captions of `task` from `seed`, with the scale `guidance`
+    (None: that of the run), and fills it in. What the run draws is read back by the task's own
+    source. ConfigError without a folder, or for a task without prompts.
     """
 
     name = "teacher_pictures"
@@ -31,6 +31,7 @@ class TeacherPictures(RecordSource):
         count: int = 1024,
         size: int = 32,
         seed: int = 0,
+        guidance: float | None = None,
     ) -> None:
         if not task.prompt_splits:
             cure = "a task that writes captions by rule, such as shapes or scenes"

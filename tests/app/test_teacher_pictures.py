@@ -84,6 +84,12 @@ def test_another_guidance_is_another_set(root):
     assert 4.0 in guidance_scales(root) and 3.0 in guidance_scales(root)
 
 
+def test_a_negative_guidance_of_the_teacher_names_its_key(root):
+    with pytest.raises(ConfigError) as caught:
+        run("train", root, *WORDS, "run=weak", "data.teacher_guidance=-1")
+    assert caught.value.where == "data.teacher_guidance"
+
+
 def test_a_run_of_ones_own_draws_too(root):
     before = drawn(root)
     words = ("teacher=checkpoint", f"teacher.checkpoint='{root}/outputs/first'")

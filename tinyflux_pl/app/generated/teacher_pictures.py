@@ -11,6 +11,7 @@ from tinyflux_pl.app.components import Parts
 from tinyflux_pl.app.experts import teachers
 from tinyflux_pl.config.build import build
 from tinyflux_pl.config.schema import Train
+from tinyflux_pl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyflux_pl.app.memory.planned_drawing import PlannedDrawing
@@ -82,4 +83,7 @@ def _settings(parts: Parts[Train], shift: float, node: Mapping[str, Any]) -> Sam
     scale = node.get("guidance")
     if scale is None:
         return settings
-    return replace(settings, guidance=replace(settings.guidance, scale=scale))
+    try:
+        return replace(settings, guidance=replace(settings.guidance, scale=float(scale)))
+    except ConfigError as error:
+        raise ConfigError(error.what, where="data.teacher_guidance", cure=error.cure) from None

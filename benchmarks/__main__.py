@@ -9,6 +9,7 @@ from tinyflux_pl.core.console_log import warnings_above_bars
 
 NAMES = (
     "bezier",
+    "counting",
     "engine",
     "engine_plans",
     "extraction",

@@ -122,6 +122,8 @@ def test_several_class_prompts_are_drawn_by_turns_and_train_with_their_own_capti
     assert [caption for _, caption in records.captions()] == captions
     keys = [key[-1] for key in records.sample_keys()]
     assert keys == captions
+    assert records.fingerprint()["prompt"] == ["a red thing", "a blue thing"]
+    assert records.prompts(1, "train") == []  # a class is not read back
     with pytest.raises(CaptionError, match="none of the 2 prompts"):
         ClassPictures(folder, ["a red thing", "a green thing"], 32)
     with pytest.raises(ConfigError, match="2 pictures of 3 prompts"):

@@ -36,10 +36,10 @@ class Prompted(RecordSource):
         fit_mode: str = "crop",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.prompts = [
+        self.texts = [
             text.strip() for text in ([prompt] if isinstance(prompt, str) else prompt or ())
         ]
-        if not all(self.prompts) or not self.prompts:
+        if not all(self.texts) or not self.texts:
             cure = 'data.prompt="a photo of sks dog", data.class_prompt="a photo of a dog"'
             raise ConfigError("no prompt for the pictures", where=f"data: {root}", cure=cure)
         self._folder = Folder(
@@ -47,7 +47,7 @@ class Prompted(RecordSource):
             size,
             fit_mode=fit_mode,
             split="all",
-            allow_missing_captions=len(self.prompts) == 1,
+            allow_missing_captions=len(self.texts) == 1,
             max_pixels=max_pixels,
         )
         self._require_captions()
@@ -74,7 +74,7 @@ class Prompted(RecordSource):
 
     def fingerprint(self) -> dict[str, Any]:
         """The fingerprint of the folder, with the prompt."""
-        prompt = self.prompts[0] if len(self.prompts) == 1 else self.prompts
+        prompt = self.texts[0] if len(self.texts) == 1 else self.texts
         return {**self._folder.fingerprint(), "name": self.name, "prompt": prompt}
 
     def sample_keys(self) -> list[list[Any]]:
@@ -95,15 +95,15 @@ class Prompted(RecordSource):
         self._folder.check()
 
     def _prompt_of(self, own_caption: str) -> str:
-        return self.prompts[0] if len(self.prompts) == 1 else own_caption
+        return self.texts[0] if len(self.texts) == 1 else own_caption
 
     def _require_captions(self) -> None:
         """Raise CaptionError for captions beside one prompt, or that are none of several."""
-        is_one = len(self.prompts) == 1
+        is_one = len(self.texts) == 1
         wrong = [
             path
             for path, caption in self._folder.captions()
-            if (caption if is_one else caption not in self.prompts)
+            if (caption if is_one else caption not in self.texts)
         ]
         if wrong and is_one:
             cure = "remove the captions, or train on them: data=folder"
@@ -111,7 +111,7 @@ class Prompted(RecordSource):
             raise CaptionError(what, where=str(self._folder.root), cure=cure)
         if wrong:
             cure = "caption each picture with one of the prompts, or let the base draw them"
-            what = f"{listed(wrong)} with a caption that is none of the {len(self.prompts)} prompts"
+            what = f"{listed(wrong)} with a caption that is none of the {len(self.texts)} prompts"
             raise CaptionError(what, where=str(self._folder.root), cure=cure)
 
 

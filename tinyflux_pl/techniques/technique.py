@@ -63,7 +63,7 @@ class Technique(Protocol):
         """Yield once; the forward pass runs meanwhile."""
 
     def loss(self, regression: Regression) -> Tensor | None:
-        """What each sample (B,) adds to the training loss, already weighted; None: nothing."""
+        """Loss of each sample (B,) to add to that of training, already weighted; None: nothing."""
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_an_unknown_split_or_a_small_image_is_refused():
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.25, 5, 35), (1.0, 80, 80)])
-def test_the_share_of_relations_is_as_asked(share, least, most):
+def test_the_share_of_relations_is_that_of_the_argument(share, least, most):
     """Of 80 scenes; short captions leave the relation out, the attributes do not."""
     records = Scenes("train", 80, relation_share=share)
     related = sum(records[i].attributes["relation"] is not None for i in range(80))

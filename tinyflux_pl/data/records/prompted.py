@@ -84,7 +84,7 @@ class Prompted(RecordSource):
 
     def captions(self) -> list[tuple[str, str]]:
         """The path of each image, and the prompt."""
-        return [(path, self._prompt_of(own)) for path, own in self._folder.captions()]
+        return [(path, self._prompt_of(caption)) for path, caption in self._folder.captions()]
 
     def paths(self) -> list[str]:
         """The path of each image."""
@@ -94,8 +94,8 @@ class Prompted(RecordSource):
         """Decode every image once."""
         self._folder.check()
 
-    def _prompt_of(self, own_caption: str) -> str:
-        return self.texts[0] if len(self.texts) == 1 else own_caption
+    def _prompt_of(self, caption: str) -> str:
+        return self.texts[0] if len(self.texts) == 1 else caption
 
     def _require_captions(self) -> None:
         """Raise CaptionError for captions beside one prompt, or that are none of several."""

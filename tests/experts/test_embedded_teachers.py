@@ -54,7 +54,7 @@ def test_images_sampled_from_a_teacher_match_their_prompts(name, records, splits
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_teacher_draws_relations_and_counts(name):
-    """Guidance 1.5: at 3 a fifth object often stands in a picture of four."""
+    """Guidance 1.5: at 3 fewer pictures show their number of objects."""
     teacher, records = embedded(name), Scenes(count=1)
     settings = SamplerSettings(steps=16, solver="euler", guidance=Guidance(scale=1.5))
     sampler = ImageSampler(teacher.codec, teacher.text, settings, (48, 48))

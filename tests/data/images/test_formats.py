@@ -235,3 +235,9 @@ def test_heic_and_jpeg_xl_are_read_with_the_extra(kind, package, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match="400 x 300 is more than 29,999 pixels"):
         decode(content, max_pixels=119_999)
+
+
+def test_a_missing_file_is_answered_with_what_to_name(tmp_path):
+    with pytest.raises(ImageError, match="No such file") as caught:
+        decode(tmp_path / "absent.png")
+    assert caught.value.cure == "name a file that exists"

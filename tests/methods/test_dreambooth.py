@@ -130,6 +130,14 @@ def test_several_class_prompts_are_drawn_by_turns_and_train_with_their_own_capti
         booth(root, "few", "data.class_prompt=[a,b,c]", "data.class_count=2", "steps=1")
 
 
+@pytest.mark.parametrize("prompts", ["[]", '["a thing",""]', '" "', "[a thing,3]"])
+def test_an_empty_class_prompt_is_refused_before_a_picture_is_drawn(root, trained, prompts):
+    before = sorted((root / "cache" / "class_pictures").iterdir())
+    with pytest.raises(ConfigError, match="prompt"):
+        booth(root, "empty", f"data.class_prompt={prompts}", "steps=1")
+    assert sorted((root / "cache" / "class_pictures").iterdir()) == before
+
+
 def test_a_list_of_one_class_prompt_is_that_prompt(root, trained):
     before = sorted((root / "cache" / "class_pictures").iterdir())
     booth(root, "one", 'data.class_prompt=["a photo of a thing"]', "steps=1")

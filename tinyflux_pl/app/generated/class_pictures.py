@@ -41,14 +41,8 @@ class ClassDrawer:
 
     def prompts(self, node: Mapping[str, Any]) -> Sequence[str]:
         """The class's prompt for each picture; several by turns, each at least once."""
-        texts, count = _texts(node), node["count"]
-        if count < len(texts):
-            raise ConfigError(
-                f"{count} pictures of {len(texts)} prompts",
-                where="data.class_count",
-                cure=f"data.class_count={len(texts)} or more, or fewer prompts",
-            )
-        return [texts[index % len(texts)] for index in range(count)]
+        texts = _texts(node)
+        return [texts[index % len(texts)] for index in range(node["count"])]
 
     def captioned(self, node: Mapping[str, Any]) -> bool:
         """One prompt stands in the configuration; of several each picture has one."""
@@ -80,8 +74,16 @@ class ClassDrawer:
 
 
 def _texts(node: Mapping[str, Any]) -> Sequence[str]:
-    """The class's prompts."""
-    return [node["prompt"]] if isinstance(node["prompt"], str) else node["prompt"]
+    """The class's prompts; ConfigError for none, for an empty one, for more than are drawn."""
+    texts = [node["prompt"]] if isinstance(node["prompt"], str) else node["prompt"]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        cure = 'data.class_prompt="a photo of a dog", or a list of such prompts'
+        raise ConfigError(f"class_prompt is {texts}", where="data.class_prompt", cure=cure)
+    if node["count"] < len(texts):
+        what = f"{node['count']} pictures of {len(texts)} prompts"
+        cure = f"data.class_count={len(texts)} or more, or fewer prompts"
+        raise ConfigError(what, where="data.class_count", cure=cure)
+    return texts
 
 
 def _base(parts: Parts[Train]) -> dict[str, Any]:
